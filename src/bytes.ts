@@ -1,0 +1,188 @@
+import { WaxsealError } from './errors.ts'
+
+/** The text codecs behind Node's Buffer, which work on any Uint8Array and are an order of magnitude faster than ours. */
+interface NativeCodecs {
+  utf8Write(this: Uint8Array, text: string, at: number): number
+  utf8Slice(this: Uint8Array, start: number, end: number): string
+  latin1Slice(this: Uint8Array, start: number, end: number): string
+  base64urlSlice(this: Uint8Array, start: number, end: number): string
+}
+const NodeBuffer = (globalThis as { Buffer?: typeof Buffer }).Buffer
+const prototype = NodeBuffer?.prototype as (Buffer & Partial<NativeCodecs>) | undefined
+const native = ['utf8Write', 'utf8Slice', 'latin1Slice', 'base64urlSlice'].every(
+  (name) => typeof prototype?.[name as keyof NativeCodecs] === 'function',
+)
+  ? (prototype as Buffer & NativeCodecs)
+  : undefined
+const encoder = new TextEncoder()
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** A copy of its own. Never `.slice()`: on a Node Buffer that is a view, and wiping the one wipes the other. */
+export const copyBytes = (bytes: Uint8Array): Uint8Array => new Uint8Array(bytes)
+
+export function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  let length = 0
+  for (const part of parts) length += part.length
+  const out = new Uint8Array(length)
+  let at = 0
+  for (const part of parts) {
+    out.set(part, at)
+    at += part.length
+  }
+  return out
+}
+
+/** Equality of public bytes (cache keys, ids). For secrets and tags use the engine's constant-time `equal`. */
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
+/** Order of unsigned bytes, a prefix first: never a locale's. */
+export function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  const shared = Math.min(a.length, b.length)
+  for (let i = 0; i < shared; i++) if (a[i] !== b[i]) return a[i]! - b[i]!
+  return a.length - b.length
+}
+
+export const writeU16 = (out: Uint8Array, at: number, value: number): void => {
+  out[at] = value >>> 8
+  out[at + 1] = value
+}
+
+export const writeU32 = (out: Uint8Array, at: number, value: number): void => {
+  out[at] = value >>> 24
+  out[at + 1] = value >>> 16
+  out[at + 2] = value >>> 8
+  out[at + 3] = value
+}
+
+/** Big-endian, unsigned. The caller has checked the bounds. */
+export const readU16 = (bytes: Uint8Array, at: number): number => (bytes[at]! << 8) | bytes[at + 1]!
+export const readU32 = (bytes: Uint8Array, at: number): number => readU16(bytes, at) * 65536 + readU16(bytes, at + 2)
+
+/** UTF-8, or undefined for a string with a lone surrogate, which UTF-8 cannot hold. */
+export function utf8(text: string): Uint8Array | undefined {
+  return text.isWellFormed() ? encoder.encode(text) : undefined
+}
+
+/** UTF-8 of one of our own constants. */
+export const ascii = (text: string): Uint8Array => encoder.encode(text)
+
+/** Writes UTF-8 at `at`; `out` must have room for three bytes per UTF-16 unit. Returns the bytes written. */
+export const writeUtf8: (out: Uint8Array, text: string, at: number) => number = native
+  ? (out, text, at) => native.utf8Write.call(out, text, at)
+  : (out, text, at) => encoder.encodeInto(text, out.subarray(at)).written
+
+/** Strict UTF-8; undefined when the bytes are not. */
+export function readUtf8(bytes: Uint8Array): string | undefined {
+  if (native) {
+    // Buffer replaces what is wrong by U+FFFD; only a text that holds one needs the slower, fatal decoder.
+    const text = native.utf8Slice.call(bytes, 0, bytes.length)
+    if (!text.includes('\ufffd')) return text
+  }
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    return undefined
+  }
+}
+
+/** One character per byte: a map key for public bytes, never for keys. */
+export const latin1: (bytes: Uint8Array) => string = native
+  ? (bytes) => native.latin1Slice.call(bytes, 0, bytes.length)
+  : (bytes) => {
+      let out = ''
+      for (const byte of bytes) out += String.fromCharCode(byte)
+      return out
+    }
+
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+const VALUES = new Int8Array(128).fill(-1)
+for (let i = 0; i < 64; i++) VALUES[ALPHABET.charCodeAt(i)] = i
+
+/** Unpadded base64url (RFC 4648, section 5). */
+export const toBase64url: (bytes: Uint8Array) => string = native
+  ? (bytes) => native.base64urlSlice.call(bytes, 0, bytes.length)
+  : portableBase64url
+
+/** The portable encoder, exported so that a test holds both to the same answers. */
+export function portableBase64url(bytes: Uint8Array): string {
+  let out = ''
+  for (let i = 0; i < bytes.length; i += 3) {
+    const left = bytes.length - i
+    const group = (bytes[i]! << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0)
+    out += ALPHABET[group >>> 18]! + ALPHABET[(group >>> 12) & 63]!
+    if (left > 1) out += ALPHABET[(group >>> 6) & 63]!
+    if (left > 2) out += ALPHABET[group & 63]!
+  }
+  return out
+}
+
+/**
+ * Unpadded base64url to bytes, canonical only: another alphabet, padding, white space or set trailing bits give
+ * undefined, so that no two texts mean the same bytes. Reads `text` from `from` on.
+ */
+export function fromBase64url(text: string, from = 0): Uint8Array | undefined {
+  return NodeBuffer && native ? nativeFromBase64url(NodeBuffer, native, text, from) : portableFromBase64url(text, from)
+}
+
+function nativeFromBase64url(
+  buffer: typeof Buffer,
+  codecs: NativeCodecs,
+  text: string,
+  from: number,
+): Uint8Array | undefined {
+  const body = from === 0 ? text : text.slice(from)
+  const bytes = buffer.from(body, 'base64url')
+  // Buffer skips what it does not know; encoding again tells whether there was anything to skip.
+  return codecs.base64urlSlice.call(bytes, 0, bytes.length) === body ? bytes : undefined
+}
+
+export function portableFromBase64url(text: string, from = 0): Uint8Array | undefined {
+  const length = text.length - from
+  const tail = length % 4
+  if (tail === 1) return undefined
+  const out = new Uint8Array((length - tail) * 0.75 + (tail && tail - 1))
+  let at = 0
+  let group = 0
+  for (let i = 0; i < length; i++) {
+    const value = VALUES[text.charCodeAt(from + i)] ?? -1
+    if (value < 0) return undefined
+    group = (group << 6) | value
+    if (i % 4 === 3) {
+      out[at++] = group >>> 16
+      out[at++] = group >>> 8
+      out[at++] = group
+      group = 0
+    }
+  }
+  if (tail === 2) {
+    if (group & 15) return undefined
+    out[at] = group >>> 4
+  } else if (tail === 3) {
+    if (group & 3) return undefined
+    out[at] = group >>> 10
+    out[at + 1] = group >>> 2
+  }
+  return out
+}
+
+export function toHex(bytes: Uint8Array): string {
+  let out = ''
+  for (const byte of bytes) out += byte.toString(16).padStart(2, '0')
+  return out
+}
+
+export function fromHex(text: string): Uint8Array | undefined {
+  if (text.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(text)) return undefined
+  return Uint8Array.from({ length: text.length / 2 }, (_, i) => Number.parseInt(text.slice(2 * i, 2 * i + 2), 16))
+}
+
+/** Guards an argument that must be bytes of one length; never prints them. */
+export function expectBytes(argument: string, value: unknown, length: number): Uint8Array {
+  if (value instanceof Uint8Array && value.length === length) return value
+  const got = value instanceof Uint8Array ? `length=${value.length}` : typeof value
+  throw new WaxsealError('CONFIG', `"${argument}" expected Uint8Array of length ${length}, got ${got}`, { argument })
+}

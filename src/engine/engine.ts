@@ -1,0 +1,53 @@
+/**
+ * Who computes. Two engines give byte-identical results: Node's OpenSSL (node.ts) and @noble (noble.ts). A key is
+ * prepared once and reused, so that an engine may hold an OpenSSL KeyObject or a copy of the bytes.
+ *
+ * A failed authentication is `null` ("not mine"); a wrong argument throws.
+ */
+export interface Engine {
+  readonly name: string
+  /** The suite that is fast and constant-time here: 1 (AES-256-GCM) or 2 (XChaCha20-Poly1305). */
+  readonly preferredSuite: 1 | 2
+  /** `length` bytes straight from the system's generator, for keys: a pool may be duplicated by a VM snapshot. */
+  randomKey(length: number): Uint8Array
+  /** `length` bytes for nonces and ids, from a pool that is wiped as it is handed out. */
+  randomBytes(length: number): Uint8Array
+  /** SHA-256 (FIPS 180-4): 32 bytes. */
+  sha256(data: Uint8Array): Uint8Array
+  /** HMAC-SHA-512 (FIPS 198-1): 64 bytes. */
+  hmacSha512(key: Uint8Array, data: Uint8Array): Uint8Array
+  /** Constant-time equality; false for different lengths. */
+  equal(a: Uint8Array, b: Uint8Array): boolean
+  /** Prepares a 32-byte key. The bytes are copied: the caller may wipe them. */
+  aead(name: AeadName, key: Uint8Array): Aead
+  /** Prepares a 32-byte key-encryption key for AES key wrap (RFC 3394). The bytes are copied. */
+  keyWrap(key: Uint8Array): KeyWrap
+}
+
+export type AeadName = 'aes-256-gcm' | 'xchacha20-poly1305'
+
+/** Bytes of nonce and tag of each AEAD. */
+export const AEAD_SIZES: Record<AeadName, { readonly nonce: number; readonly tag: 16 }> = {
+  'aes-256-gcm': { nonce: 12, tag: 16 },
+  'xchacha20-poly1305': { nonce: 24, tag: 16 },
+}
+
+export interface Aead {
+  /** nonce ‖ ciphertext ‖ tag, with a fresh random nonce: the caller cannot choose one. */
+  seal(plaintext: Uint8Array, aad: Uint8Array): Uint8Array
+  /** The plaintext of nonce ‖ ciphertext ‖ tag, or null when it does not authenticate. */
+  open(sealed: Uint8Array, aad: Uint8Array): Uint8Array | null
+  /** Forgets the key, as far as the engine can. */
+  destroy(): void
+}
+
+export interface KeyWrap {
+  /** 32 bytes → 40 bytes. */
+  wrap(key: Uint8Array): Uint8Array
+  /** 40 bytes → 32 bytes, or null when the integrity check fails. */
+  unwrap(wrapped: Uint8Array): Uint8Array | null
+  destroy(): void
+}
+
+/** Fills the bytes it is given: the system's generator, or a seeded one to make test vectors. */
+export type FillRandom = (bytes: Uint8Array) => void

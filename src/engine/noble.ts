@@ -1,0 +1,74 @@
+import { aeskw, gcm } from '@noble/ciphers/aes.js'
+import { xchacha20poly1305 } from '@noble/ciphers/chacha.js'
+import { hmac } from '@noble/hashes/hmac.js'
+import { sha256, sha512 } from '@noble/hashes/sha2.js'
+import { concat, expectBytes } from '../bytes.ts'
+import { AEAD_SIZES, type Aead, type AeadName, type Engine, type FillRandom, type KeyWrap } from './engine.ts'
+import { randomPool, unpooled } from './random.ts'
+
+const CIPHERS = { 'aes-256-gcm': gcm, 'xchacha20-poly1305': xchacha20poly1305 } as const
+
+/** getRandomValues serves at most 65,536 bytes a call. */
+const systemRandom: FillRandom = (bytes) => {
+  for (let at = 0; at < bytes.length; at += 65536) {
+    globalThis.crypto.getRandomValues(bytes.subarray(at, at + 65536) as Uint8Array<ArrayBuffer>)
+  }
+}
+
+/** The portable engine: pure JavaScript, for browsers, workers and everything that is not Node. */
+export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
+  const randomBytes = randomPool(fillRandom)
+
+  function aead(name: AeadName, keyBytes: Uint8Array): Aead {
+    const key = Uint8Array.from(expectBytes('key', keyBytes, 32)) // noble borrows the buffer it is given
+    const cipher = CIPHERS[name]
+    const { nonce: nonceBytes, tag } = AEAD_SIZES[name]
+    return {
+      seal(plaintext, aad) {
+        const nonce = randomBytes(nonceBytes)
+        return concat(nonce, cipher(key, nonce, aad).encrypt(plaintext))
+      },
+      open(sealed, aad) {
+        if (sealed.length < nonceBytes + tag) return null
+        const opener = cipher(key, sealed.subarray(0, nonceBytes), aad)
+        return orNull(() => opener.decrypt(sealed.subarray(nonceBytes)))
+      },
+      destroy: () => void key.fill(0),
+    }
+  }
+
+  function keyWrap(keyBytes: Uint8Array): KeyWrap {
+    const kek = Uint8Array.from(expectBytes('key', keyBytes, 32))
+    return {
+      wrap: (key) => aeskw(kek).encrypt(expectBytes('key', key, 32)),
+      unwrap: (wrapped) => orNull(() => aeskw(kek).decrypt(expectBytes('wrapped', wrapped, 40))),
+      destroy: () => void kek.fill(0),
+    }
+  }
+
+  return {
+    name: 'noble',
+    preferredSuite: 2,
+    randomKey: unpooled(fillRandom),
+    randomBytes,
+    sha256: (data) => sha256(data),
+    hmacSha512: (key, data) => hmac(sha512, key, data),
+    equal(a, b) {
+      if (a.length !== b.length) return false
+      let difference = 0
+      for (let i = 0; i < a.length; i++) difference |= a[i]! ^ b[i]!
+      return difference === 0
+    },
+    aead,
+    keyWrap,
+  }
+}
+
+/** noble throws when a tag or an integrity check fails; lengths were checked before. */
+function orNull(open: () => Uint8Array): Uint8Array | null {
+  try {
+    return open()
+  } catch {
+    return null
+  }
+}

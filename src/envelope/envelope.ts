@@ -1,0 +1,144 @@
+import { copyBytes } from '../bytes.ts'
+import type { Aead } from '../engine/engine.ts'
+import { kdf, LABELS } from '../engine/kdf.ts'
+import { WaxsealError } from '../errors.ts'
+import {
+  bindingPrefix,
+  COMMITMENT_BYTES,
+  exactHeader,
+  type Header,
+  headerHead,
+  headerLength,
+  type Kind,
+  malformed,
+  OFFSET,
+} from './format.ts'
+import type { KeySource, MasterKey, Operation } from './keys.ts'
+import type { Suite } from './suites.ts'
+
+/**
+ * The story of an envelope. A fresh data key is wrapped by the active master key; the record key and its commitment
+ * are derived from the data key and the context; the record key seals values. Numbers in brackets are the steps of
+ * docs/spec/envelope.md.
+ */
+
+const RECORD_KEY_BYTES = 32
+
+/** A new envelope: its header, and the record key to seal values with. */
+export interface NewEnvelope {
+  readonly header: Uint8Array
+  readonly master: MasterKey
+  readonly key: Aead
+}
+
+/** Encrypt: draws a data key [E1], derives record key and commitment [E2], wraps the data key [E3]. */
+export function createEnvelope(keys: KeySource, kind: Kind, context: Uint8Array): NewEnvelope {
+  const { engine, writeSuite: suite } = keys
+  const master = keys.active()
+  const dataKey = engine.randomKey(RECORD_KEY_BYTES)
+  const derived = deriveRecordKey(keys, suite, kind, dataKey, context)
+  const head = headerHead(suite, kind, master.id, derived.subarray(RECORD_KEY_BYTES))
+  const header = new Uint8Array(headerLength(suite))
+  header.set(head)
+  header.set(master.wrapFor(suite).wrap(dataKey, head), OFFSET.wrappedKey)
+  dataKey.fill(0)
+  return { header, master, key: takeRecordKey(keys, suite, derived) }
+}
+
+/** An opened envelope. */
+export interface OpenEnvelope {
+  readonly master: MasterKey
+  readonly key: Aead
+}
+
+/** Decrypt: unwraps the data key [D3], derives again and checks the commitment before anything is opened [D4]. */
+export function openEnvelope(
+  keys: KeySource,
+  header: Header,
+  kind: Kind,
+  context: Uint8Array,
+  operation: Operation,
+): OpenEnvelope {
+  const master = findMaster(keys, header, operation)
+  const cached = keys.recordKeys?.get(header.bytes, context)
+  if (cached) return { master, key: cached }
+  const key = deriveForHeader(keys, master, header, kind, context)
+  keys.recordKeys?.set(header.keyId, header.bytes, context, key)
+  return { master, key }
+}
+
+/** The record key of an existing row, to seal more under it: never from the cache. */
+export function reopenEnvelope(keys: KeySource, header: Header, kind: Kind, context: Uint8Array): OpenEnvelope {
+  const master = findMaster(keys, header, 'patch')
+  return { master, key: deriveForHeader(keys, master, header, kind, context) }
+}
+
+/**
+ * Rewrap: the same data key under the active master key; version, suite, kind and commitment stay, and so does every
+ * ciphertext [R1–R3]. Returns the header it was given when that already is under the active key.
+ */
+export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
+  const active = keys.active()
+  if (header.keyId === active.idText) return header.bytes
+  const master = findMaster(keys, header, 'rewrap')
+  const dataKey = unwrapDataKey(master, header)
+  const rewrapped = copyBytes(header.bytes)
+  rewrapped.set(active.id, OFFSET.keyId)
+  const head = rewrapped.subarray(0, OFFSET.wrappedKey)
+  rewrapped.set(active.wrapFor(header.suite).wrap(dataKey, head), OFFSET.wrappedKey)
+  dataKey.fill(0)
+  if (keys.listening) keys.emit({ type: 'rewrap', keyId: active.idText })
+  return rewrapped
+}
+
+/** As {@link rewrapHeader}, for a header that stands alone. */
+export function rewrapBytes(keys: KeySource, bytes: Uint8Array, kind: Kind): Uint8Array {
+  return rewrapHeader(keys, exactHeader(bytes, kind))
+}
+
+function findMaster(keys: KeySource, header: Header, operation: Operation): MasterKey {
+  if (!keys.allowsSuite(header.suite.id)) throw malformed(`header: suite ${header.suite.id} is not allowed here`)
+  return keys.find(header.keyId, operation)
+}
+
+function deriveForHeader(keys: KeySource, master: MasterKey, header: Header, kind: Kind, context: Uint8Array): Aead {
+  const dataKey = unwrapDataKey(master, header)
+  const derived = deriveRecordKey(keys, header.suite, kind, dataKey, context)
+  dataKey.fill(0)
+  const commitment = derived.subarray(RECORD_KEY_BYTES, RECORD_KEY_BYTES + COMMITMENT_BYTES)
+  if (!keys.engine.equal(commitment, header.commitment)) {
+    derived.fill(0)
+    throw decryptionFailed(header.keyId)
+  }
+  return takeRecordKey(keys, header.suite, derived)
+}
+
+function unwrapDataKey(master: MasterKey, header: Header): Uint8Array {
+  const head = header.bytes.subarray(0, OFFSET.wrappedKey)
+  const dataKey = master.wrapFor(header.suite).unwrap(header.wrappedKey, head)
+  if (dataKey?.length !== RECORD_KEY_BYTES) throw decryptionFailed(header.keyId)
+  return dataKey
+}
+
+function deriveRecordKey(keys: KeySource, suite: Suite, kind: Kind, dataKey: Uint8Array, context: Uint8Array) {
+  return kdf(keys.engine, dataKey, LABELS.record, bindingPrefix(suite, kind), context)
+}
+
+/** Prepares the first half of the derived bytes as record key, and wipes them. */
+function takeRecordKey(keys: KeySource, suite: Suite, derived: Uint8Array): Aead {
+  const key = keys.engine.aead(suite.aead, derived.subarray(0, RECORD_KEY_BYTES))
+  derived.fill(0)
+  return key
+}
+
+/** The one opaque failure of wrap, tag, context and commitment. */
+export function decryptionFailed(keyId: string): WaxsealError {
+  return new WaxsealError('DECRYPTION_FAILED', 'wrong key, wrong context or changed bytes', { keyId })
+}
+
+/** Opens one sealed value or throws the opaque failure. */
+export function openValue(key: Aead, body: Uint8Array, aad: Uint8Array, keyId: string): Uint8Array {
+  const plaintext = key.open(body, aad)
+  if (plaintext === null) throw decryptionFailed(keyId)
+  return plaintext
+}

@@ -1,0 +1,167 @@
+/**
+ * The closed set of error codes: code → meaning, whether a retry can help, and who has to act.
+ *
+ * Tests hold this table, the type {@link ErrorCode} and docs/errors.md together.
+ */
+export const ERRORS = {
+  MALFORMED: {
+    meaning: 'The bytes are not a well-formed header, ciphertext or key-store entry of a version this reader knows.',
+    retryable: false,
+    class: 'data',
+  },
+  DECRYPTION_FAILED: {
+    meaning: 'Wrong key, wrong context or changed bytes. One cause, on purpose: an attacker learns nothing from it.',
+    retryable: false,
+    class: 'data',
+  },
+  UNKNOWN_KEY: {
+    meaning: 'The header names a key that is not in this keyring, even after its manifest was read again.',
+    retryable: false,
+    class: 'data',
+  },
+  KEY_NOT_LOADED: {
+    meaning: 'The key is not in memory. Await keys.ready() and try again.',
+    retryable: true,
+    class: 'key',
+  },
+  KEY_STATE: {
+    meaning: 'The state of the key forbids the operation.',
+    retryable: false,
+    class: 'key',
+  },
+  ERASED: {
+    meaning: 'The key of this data subject was destroyed: the plaintext is gone for good.',
+    retryable: false,
+    class: 'key',
+  },
+  KMS_DENIED: {
+    meaning: 'The key-management service refused: check identity and permissions.',
+    retryable: false,
+    class: 'service',
+  },
+  KMS_UNAVAILABLE: {
+    meaning: 'The key-management service or the key store did not answer.',
+    retryable: true,
+    class: 'service',
+  },
+  LIMIT_EXCEEDED: {
+    meaning: 'A size or count is above a documented limit.',
+    retryable: false,
+    class: 'input',
+  },
+  CONFLICT: {
+    meaning: 'Somebody else changed the row or the keyring first. Read again, then retry.',
+    retryable: true,
+    class: 'race',
+  },
+  CONFIG: {
+    meaning: 'An argument or a declaration is wrong: a mistake in the calling program.',
+    retryable: false,
+    class: 'input',
+  },
+  SCHEMA: {
+    meaning: 'A value does not fit the declared schema, on the way in or out.',
+    retryable: false,
+    class: 'input',
+  },
+} as const satisfies Record<string, { meaning: string; retryable: boolean; class: ErrorClass }>
+
+/** Who has to act: `input` the caller, `data` whoever wrote the bytes, `key` the key owner, `service` operations, `race` nobody. */
+export type ErrorClass = 'input' | 'data' | 'key' | 'service' | 'race'
+
+/** The closed union of error codes. */
+export type ErrorCode = keyof typeof ERRORS
+
+/** Where an error happened; every part is optional, and none of them is secret. */
+export interface ErrorDetails {
+  readonly table?: string | undefined
+  readonly field?: string | undefined
+  readonly rowId?: string | undefined
+  readonly keyId?: string | undefined
+  /** The key state that forbade the operation (KEY_STATE). */
+  readonly state?: string | undefined
+  /** The argument that was wrong (CONFIG, SCHEMA, LIMIT_EXCEEDED). */
+  readonly argument?: string | undefined
+  readonly cause?: unknown
+}
+
+const WHERE = ['table', 'field', 'rowId', 'keyId', 'state', 'argument'] as const
+const brand = Symbol.for('waxseal.error')
+
+/** An error's cause without its payload: drivers put queries and bodies on their errors. */
+function reduceCause(cause: unknown): { name: string; code?: string; message: string } | undefined {
+  if (cause === undefined || cause === null) return undefined
+  if (!(cause instanceof Error)) return { name: typeof cause, message: 'not an Error' }
+  const code = (cause as { code?: unknown }).code
+  return { name: cause.name, ...(typeof code === 'string' ? { code } : {}), message: cause.message }
+}
+
+/**
+ * The one error class. `code` is from the closed union {@link ErrorCode}; `retryable` says whether the same call may
+ * succeed later. No plaintext, key bytes or ciphertext is ever in it; `cause` is reduced to name, code and message.
+ *
+ * @example
+ * ```ts
+ * import { WaxsealError } from 'waxseal'
+ *
+ * const reply = (error: unknown): number =>
+ *   WaxsealError.is(error) && error.retryable ? 503 : 500
+ * ```
+ */
+export class WaxsealError extends Error {
+  override readonly name = 'WaxsealError'
+  readonly code: ErrorCode
+  readonly retryable: boolean
+  declare readonly table?: string
+  declare readonly field?: string
+  declare readonly rowId?: string
+  declare readonly keyId?: string
+  declare readonly state?: string
+  declare readonly argument?: string
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    const cause = reduceCause(details.cause)
+    super(message, cause && { cause })
+    this.code = code
+    this.retryable = ERRORS[code].retryable
+    for (const name of WHERE)
+      if (details[name] !== undefined) Object.defineProperty(this, name, { value: details[name], enumerable: true })
+    Object.defineProperty(this, brand, { value: true })
+  }
+
+  /** True for a WaxsealError of any copy of this package (two versions may live in one process). */
+  static is(value: unknown): value is WaxsealError {
+    return typeof value === 'object' && value !== null && (value as Record<symbol, unknown>)[brand] === true
+  }
+}
+
+/** The same error, told where it happened; anything else passes through. Details already there win. */
+export function at(error: unknown, where: ErrorDetails): unknown {
+  if (!WaxsealError.is(error)) return error
+  const located = new WaxsealError(error.code, error.message, {
+    table: error.table ?? where.table,
+    field: error.field ?? where.field,
+    rowId: error.rowId ?? where.rowId,
+    keyId: error.keyId ?? where.keyId,
+    state: error.state,
+    argument: error.argument,
+  })
+  if (error.cause !== undefined) Object.defineProperty(located, 'cause', { value: error.cause, configurable: true })
+  if (error.stack !== undefined) located.stack = error.stack
+  return located
+}
+
+/** What came, without its value: for messages that must not carry plaintext. */
+export function typeName(value: unknown): string {
+  if (value === null) return 'null'
+  if (typeof value === 'number' && !Number.isFinite(value)) return String(value)
+  if (typeof value !== 'object') return typeof value
+  if (value instanceof Uint8Array) return `Uint8Array of length ${value.length}`
+  if (Array.isArray(value)) return `array of length ${value.length}`
+  return value.constructor?.name ?? 'object'
+}
+
+/** A programmer's mistake, named: `"argument" expected …, got …`. */
+export function config(argument: string, expected: string, got: unknown): WaxsealError {
+  return new WaxsealError('CONFIG', `"${argument}" expected ${expected}, got ${typeName(got)}`, { argument })
+}

@@ -1,0 +1,26 @@
+export type { Keys } from './envelope/keys.ts'
+export { type ErrorCode, WaxsealError } from './errors.ts'
+export type { KeyEvent, OnEvent } from './events.ts'
+export type { Keyring, KeyringOptions, KeyringStatus, VersionStatus } from './keyring/keyring.ts'
+export { createKeyring, openKeyring } from './keyring/open.ts'
+export type { KeyState } from './keyring/states.ts'
+export { type Cell, cell } from './records/cell.ts'
+export type { RowResult } from './records/many.ts'
+export { isUnauthenticated } from './records/record.ts'
+export { type Guard, type Patch, type Records, records } from './records/records.ts'
+export {
+  array,
+  bigint,
+  boolean,
+  bytes,
+  type Decrypted,
+  date,
+  type Encrypted,
+  int,
+  type JsonValue,
+  json,
+  number,
+  object,
+  text,
+  uuid,
+} from './records/schema.ts'

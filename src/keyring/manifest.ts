@@ -1,0 +1,169 @@
+import { ascii, fromBase64url, sameBytes, toBase64url, utf8 } from '../bytes.ts'
+import type { Engine } from '../engine/engine.ts'
+import { kdf, LABELS } from '../engine/kdf.ts'
+import { WaxsealError } from '../errors.ts'
+import type { StoredKeyring } from '../keystore/keystore.ts'
+import type { Wrap } from '../kms/kms.ts'
+import { type KeyState, STATES } from './states.ts'
+
+/** What decrypting under a suspended or compromised key does. */
+export type DecryptPolicy = 'refuse' | 'report'
+
+/** One change of state; kept for good. Times are ms since the epoch. */
+export interface StateChange {
+  readonly state: KeyState | 'retired' | 'destroying'
+  readonly at: number
+  readonly reason?: string
+}
+
+/** One master-key version. */
+export interface Version {
+  /** base64url of 15 bytes. */
+  readonly id: string
+  readonly state: KeyState
+  readonly decrypt?: DecryptPolicy
+  /** Nothing refers to it any more, as a query has shown. Still reversible. */
+  readonly retired?: true
+  /** When a pending destruction may be carried out. */
+  readonly destroyAt?: number
+  /** SHA-256 of the wraps, base64url; a destroyed version has none: what stays is its tombstone. */
+  readonly wraps?: string
+  readonly history: readonly StateChange[]
+}
+
+/** Every version and state of a keyring; authenticated whole under the integrity key. */
+export interface Manifest {
+  readonly format: typeof FORMAT
+  readonly name: string
+  /** base64url of 16 bytes, derived from the integrity key. */
+  readonly id: string
+  /** Counts the writes. */
+  readonly epoch: number
+  readonly suites: readonly number[]
+  /** How long a staged version waits before it may become active. */
+  readonly propagationMs: number
+  readonly versions: readonly Version[]
+}
+
+const FORMAT = 'waxseal manifest, draft 0'
+export const INTEGRITY = 'integrity'
+const MAX_VERSIONS = 10_000
+
+/** The keyring's id, 16 bytes: a function of the integrity key, so that a name alone never stands for a keyring. */
+export function keyringId(engine: Engine, integrityKey: Uint8Array): Uint8Array {
+  return kdf(engine, integrityKey, LABELS.keyringId).subarray(0, 16)
+}
+
+function mac(engine: Engine, integrityKey: Uint8Array, manifest: Uint8Array): Uint8Array {
+  const macKey = kdf(engine, integrityKey, LABELS.manifestMac)
+  const tag = engine.hmacSha512(macKey, manifest).subarray(0, 32)
+  macKey.fill(0)
+  return tag
+}
+
+/** Binds a key's wraps to its version: a row of an older copy does not match. */
+export function wrapsHash(engine: Engine, keyId: string, wraps: readonly Wrap[]): string {
+  const text = JSON.stringify([keyId, ...wraps.map((wrap) => [wrap.uri, wrap.wrapped])])
+  return toBase64url(engine.sha256(utf8(text) ?? ascii('')))
+}
+
+/** Signs a manifest for the store. Wraps of destroyed versions are left behind. */
+export function seal(
+  engine: Engine,
+  integrityKey: Uint8Array,
+  manifest: Manifest,
+  keys: StoredKeyring['keys'],
+): StoredKeyring {
+  const text = JSON.stringify(manifest)
+  const kept = [INTEGRITY, ...manifest.versions.filter((version) => version.wraps).map((version) => version.id)]
+  return {
+    epoch: manifest.epoch,
+    manifest: text,
+    mac: toBase64url(mac(engine, integrityKey, utf8(text)!)),
+    keys: Object.fromEntries(kept.map((id) => [id, keys[id]!])),
+  }
+}
+
+/** Authenticates a stored manifest as read, then parses it. DECRYPTION_FAILED for any edit, MALFORMED beyond that. */
+export function unseal(engine: Engine, integrityKey: Uint8Array, name: string, stored: StoredKeyring): Manifest {
+  const bytes = utf8(stored.manifest)
+  const tag = fromBase64url(stored.mac)
+  if (!bytes || !tag || !engine.equal(tag, mac(engine, integrityKey, bytes))) {
+    throw new WaxsealError(
+      'DECRYPTION_FAILED',
+      `key store: the manifest of keyring "${name}" was changed outside waxseal; restore it from a backup`,
+    )
+  }
+  const manifest = parseManifest(stored.manifest)
+  if (manifest.name !== name || manifest.epoch !== stored.epoch) throw malformed('name or epoch is not the stored one')
+  const id = fromBase64url(manifest.id)
+  if (!id || !sameBytes(id, keyringId(engine, integrityKey))) throw malformed('id is not that of the integrity key')
+  for (const version of manifest.versions) {
+    if (!version.wraps) continue
+    const wraps = stored.keys[version.id]
+    if (!wraps || wrapsHash(engine, version.id, wraps) !== version.wraps) {
+      throw new WaxsealError('DECRYPTION_FAILED', 'key store: a wrapped key does not belong to this manifest', {
+        keyId: version.id,
+      })
+    }
+  }
+  return manifest
+}
+
+/** The keyring id that a manifest claims, before it is authenticated: needed as context to unwrap the integrity key. */
+export function claimedId(stored: StoredKeyring): string {
+  return parseManifest(stored.manifest).id
+}
+
+function parseManifest(text: string): Manifest {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw malformed('not JSON')
+  }
+  const m = value as Manifest
+  const ok =
+    typeof m === 'object' &&
+    m !== null &&
+    m.format === FORMAT &&
+    typeof m.name === 'string' &&
+    typeof m.id === 'string' &&
+    isTime(m.epoch) &&
+    isTime(m.propagationMs) &&
+    Array.isArray(m.suites) &&
+    m.suites.every(Number.isInteger) &&
+    Array.isArray(m.versions) &&
+    m.versions.length <= MAX_VERSIONS &&
+    m.versions.every(isVersion) &&
+    new Set(m.versions.map((version) => version.id)).size === m.versions.length &&
+    m.versions.filter((version) => version.state === 'active').length <= 1
+  if (!ok) throw malformed(m?.format === FORMAT ? 'a part is missing or wrong' : `format is not "${FORMAT}"`)
+  return m
+}
+
+function isVersion(v: Version): boolean {
+  return (
+    typeof v === 'object' &&
+    v !== null &&
+    typeof v.id === 'string' &&
+    v.id.length === 20 &&
+    fromBase64url(v.id) !== undefined &&
+    Object.hasOwn(STATES, v.state) &&
+    (v.decrypt === undefined || v.decrypt === 'refuse' || v.decrypt === 'report') &&
+    (v.retired === undefined || v.retired === true) &&
+    (v.destroyAt === undefined || isTime(v.destroyAt)) &&
+    (v.state === 'destroyed' ? v.wraps === undefined : typeof v.wraps === 'string') &&
+    Array.isArray(v.history)
+  )
+}
+
+const isTime = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
+
+function malformed(what: string): WaxsealError {
+  return new WaxsealError('MALFORMED', `key store: manifest: ${what}`)
+}
+
+export function newManifest(name: string, id: string, suites: readonly number[], propagationMs: number): Manifest {
+  return { format: FORMAT, name, id, epoch: 0, suites, propagationMs, versions: [] }
+}

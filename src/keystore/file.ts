@@ -1,0 +1,170 @@
+import { randomUUID } from 'node:crypto'
+import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { WaxsealError } from '../errors.ts'
+import { conflict, type KeyStore, parseStored, type StoredKeyring } from './keystore.ts'
+
+export type { KeyStore, StoredKeyring } from './keystore.ts'
+
+const FORMAT = 'waxseal key store, draft 0'
+const MAX_FILE_BYTES = 64 << 20
+const LOCK_TRIES = 200
+const LOCK_WAIT_MS = 25
+/** A lock is held for a few file operations; one this old was left by a process that died. */
+const LOCK_STALE_MS = 30_000
+
+/**
+ * Keyrings in one JSON file, mode 0600. A save writes a new file, syncs it, renames it over the old one and syncs the
+ * folder: a kill at any instant leaves the old file or the new one. A lock file beside it (`….lock`) keeps processes
+ * of one machine apart; network file systems are not supported.
+ *
+ * Errors: MALFORMED for a torn or edited file (which is left as it is), CONFLICT when another process won,
+ * KMS_UNAVAILABLE when the file system fails.
+ *
+ * @example
+ * ```ts
+ * import { openKeyring } from 'waxseal'
+ * import { fileKeyStore } from 'waxseal/keystore/file'
+ * import { localKms } from 'waxseal/kms/local'
+ *
+ * const open = () => openKeyring({ name: 'crm', store: fileKeyStore('keys.json'), kms: localKms(process.env['ROOT_KEY']) })
+ * console.log(typeof open)
+ * ```
+ */
+export function fileKeyStore(path: string): KeyStore {
+  if (typeof path !== 'string' || path === '') {
+    throw new WaxsealError('CONFIG', '"path" expected a file path', { argument: 'path' })
+  }
+  const file = resolve(path)
+  return {
+    async load(name) {
+      const keyrings = await guarded(() => readKeyrings(file))
+      return Object.hasOwn(keyrings, name) ? parseStored(keyrings[name]) : undefined
+    },
+    async save(name, next, expectedEpoch) {
+      await guarded(async () => {
+        await mkdir(dirname(file), { recursive: true })
+        const unlock = await lock(`${file}.lock`)
+        try {
+          const keyrings = await readKeyrings(file)
+          const current = Object.hasOwn(keyrings, name) ? parseStored(keyrings[name]).epoch : null
+          if (current !== expectedEpoch) throw conflict(name, expectedEpoch)
+          await replaceFile(
+            file,
+            `${JSON.stringify({ format: FORMAT, keyrings: { ...keyrings, [name]: next } }, null, 2)}\n`,
+          )
+        } finally {
+          await unlock()
+        }
+      })
+    },
+  }
+}
+
+async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>> {
+  let text: string
+  try {
+    if ((await stat(file)).size > MAX_FILE_BYTES) throw malformed(file, 'it is over 64 MiB')
+    text = await readFile(file, 'utf8')
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return {}
+    throw error
+  }
+  let document: unknown
+  try {
+    document = JSON.parse(text)
+  } catch {
+    throw malformed(file, 'it is torn or is not JSON; restore it from a backup')
+  }
+  const { format, keyrings } = (document ?? {}) as { format?: unknown; keyrings?: unknown }
+  if (format !== FORMAT) throw malformed(file, `its format is not "${FORMAT}"`)
+  if (typeof keyrings !== 'object' || keyrings === null || Array.isArray(keyrings)) {
+    throw malformed(file, 'it holds no keyrings')
+  }
+  return keyrings as Record<string, StoredKeyring>
+}
+
+async function replaceFile(file: string, text: string): Promise<void> {
+  const temporary = `${file}.${randomUUID()}.tmp`
+  try {
+    const handle = await open(temporary, 'wx', 0o600)
+    try {
+      await handle.writeFile(text)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, file)
+  } catch (error) {
+    await unlink(temporary).catch(ignoreMissing)
+    throw error
+  }
+  await syncFolder(dirname(file))
+}
+
+/** Makes the rename durable; some systems (Windows) cannot open folders, and need not. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r').catch(() => undefined)
+  if (!handle) return
+  try {
+    await handle.sync()
+  } catch (error) {
+    if (errorCode(error) !== 'EPERM' && errorCode(error) !== 'EINVAL') throw error
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Takes the lock file; one that a dead process left is taken over. Resolves to the function that gives it back. */
+async function lock(path: string): Promise<() => Promise<void>> {
+  const token = randomUUID()
+  for (let attempt = 0; attempt < LOCK_TRIES; attempt++) {
+    try {
+      const handle = await open(path, 'wx', 0o600)
+      await handle.writeFile(token).finally(() => handle.close())
+      return () => unlink(path).catch(ignoreMissing)
+    } catch (error) {
+      if (errorCode(error) !== 'EEXIST') throw error
+    }
+    if (!(await removeStaleLock(path))) await new Promise((done) => setTimeout(done, LOCK_WAIT_MS))
+  }
+  throw new WaxsealError('CONFLICT', `key store: ${path} is held by another process`)
+}
+
+/** True when a stale lock was removed. Renaming it away first makes sure that only one process removes it. */
+async function removeStaleLock(path: string): Promise<boolean> {
+  const seen = await stat(path).catch(ignoreMissing)
+  if (!seen || Date.now() - seen.mtimeMs < LOCK_STALE_MS) return false
+  const aside = `${path}.${randomUUID()}.stale`
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return true
+    throw error
+  }
+  // Between stat and rename another process may have taken over: then what was moved is its fresh lock; give it back.
+  const moved = await stat(aside)
+  if (moved.ino !== seen.ino) await link(aside, path).catch(() => undefined)
+  await unlink(aside).catch(ignoreMissing)
+  return moved.ino === seen.ino
+}
+
+async function guarded<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (cause) {
+    if (WaxsealError.is(cause)) throw cause
+    throw new WaxsealError('KMS_UNAVAILABLE', 'key store: the file system refused', { cause })
+  }
+}
+
+function malformed(file: string, why: string): WaxsealError {
+  return new WaxsealError('MALFORMED', `key store: ${file}: ${why}`)
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (errorCode(error) !== 'ENOENT') throw error
+  return undefined
+}
+
+const errorCode = (error: unknown): unknown => (error as { code?: unknown } | null)?.code

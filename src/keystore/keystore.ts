@@ -1,0 +1,65 @@
+import { WaxsealError } from '../errors.ts'
+import type { Wrap } from '../kms/kms.ts'
+
+/**
+ * Where wrapped keys live. A store keeps one document per keyring name and knows nothing of what is in it; the
+ * keyring authenticates it. `save` is a compare-and-swap: all or nothing, durable when it resolves.
+ */
+export interface KeyStore {
+  /** The stored keyring, or undefined when there is none of that name. MALFORMED when the store is torn or edited. */
+  load(name: string): Promise<StoredKeyring | undefined>
+  /**
+   * Replaces the keyring whose epoch is `expectedEpoch`; null: only if there is none. CONFLICT otherwise, and then
+   * nothing was changed.
+   */
+  save(name: string, next: StoredKeyring, expectedEpoch: number | null): Promise<void>
+}
+
+export interface StoredKeyring {
+  /** A copy of the manifest's epoch, for the compare-and-swap. */
+  readonly epoch: number
+  /** JSON text, authenticated byte for byte. */
+  readonly manifest: string
+  /** base64url of 32 bytes. */
+  readonly mac: string
+  /** Key id → its wraps. The integrity key is under `integrity`. */
+  readonly keys: Readonly<Record<string, readonly Wrap[]>>
+}
+
+export function conflict(name: string, expectedEpoch: number | null): WaxsealError {
+  const what = expectedEpoch === null ? 'exists already' : `is no longer at epoch ${expectedEpoch}`
+  return new WaxsealError('CONFLICT', `key store: keyring "${name}" ${what}`)
+}
+
+/** Reads what a store gave back, strictly: the shape only, since the keyring authenticates the content. */
+export function parseStored(value: unknown): StoredKeyring {
+  if (!isRecord(value)) throw malformed('not an object')
+  const { epoch, manifest, mac, keys, ...rest } = value
+  if (Object.keys(rest).length > 0) throw malformed('unknown properties')
+  if (!Number.isSafeInteger(epoch) || (epoch as number) < 1) throw malformed('epoch is not a positive integer')
+  if (typeof manifest !== 'string' || manifest.length > 1 << 20)
+    throw malformed('manifest is not text of at most 1 MiB')
+  if (typeof mac !== 'string' || mac.length !== 43) throw malformed('mac is not 43 characters')
+  if (!isRecord(keys)) throw malformed('keys is not an object')
+  for (const wraps of Object.values(keys)) {
+    if (!Array.isArray(wraps) || wraps.length < 1 || wraps.length > 16) throw malformed('a key has not 1 to 16 wraps')
+    for (const wrap of wraps) {
+      if (!isWrap(wrap)) throw malformed('a wrap is not { uri, wrapped } of a sensible size')
+    }
+  }
+  return { epoch, manifest, mac, keys } as StoredKeyring
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function isWrap(value: unknown): value is Wrap {
+  if (!isRecord(value) || Object.keys(value).length !== 2) return false
+  const { uri, wrapped } = value
+  return typeof uri === 'string' && typeof wrapped === 'string' && uri.length <= 2048 && wrapped.length <= 21_848
+}
+
+function malformed(what: string): WaxsealError {
+  return new WaxsealError('MALFORMED', `key store: ${what}`)
+}

@@ -1,0 +1,238 @@
+import { utf8 } from '../bytes.ts'
+import { type ContextShape, type ContextType, canonicalId, contextShape } from '../context.ts'
+import {
+  type Encoding,
+  fieldAad,
+  type Kind,
+  MAX_LABEL_BYTES,
+  MAX_PLAINTEXT_BYTES,
+  type PathComponent,
+} from '../envelope/format.ts'
+import type { Padding, ValueKind } from '../envelope/value.ts'
+import { config } from '../errors.ts'
+import type { AnyField, Declaration, Field, FieldOptions, IdFields, Migrate, Nullable } from './schema.ts'
+
+/** A declaration, checked and prepared once, so that the hot path only copies. */
+export interface Schema {
+  readonly label: string
+  readonly table: string
+  readonly kind: Extract<Kind, 'columns' | 'packed'>
+  readonly encoding: Encoding
+  readonly envelope: string
+  readonly envelopeColumn: string
+  readonly ids: readonly IdColumn[]
+  readonly contextNames: readonly string[]
+  readonly context: ContextShape
+  readonly columns: readonly Column[]
+  /** Properties of a plain row that are protected. */
+  readonly isProtected: ReadonlySet<string>
+  readonly migrate: Migrate | undefined
+}
+
+export interface IdColumn {
+  readonly name: string
+  readonly type: ContextType
+  readonly column: string
+}
+
+/** One protected property of a row. */
+export interface Column {
+  readonly name: string
+  /** The property that holds the ciphertext. */
+  readonly stored: string
+  /** The database column that holds it. */
+  readonly column: string
+  readonly label: string
+  readonly path: readonly [Uint8Array]
+  readonly node: Node
+}
+
+export type Node = Leaf | ObjectNode | ArrayNode
+
+export interface Leaf {
+  readonly type: 'leaf'
+  readonly kind: ValueKind
+  readonly nullable: Nullable
+  readonly pad: Padding | undefined
+  readonly maxBytes: number
+  /** AAD of the leaf where its path is fixed; undefined inside an array. */
+  readonly aad: Uint8Array | undefined
+}
+
+export interface ObjectNode {
+  readonly type: 'object'
+  readonly members: readonly { readonly name: string; readonly label: Uint8Array; readonly node: Node }[]
+}
+
+export interface ArrayNode {
+  readonly type: 'array'
+  readonly item: Node
+}
+
+export const MAX_VALUE_BYTES = MAX_PLAINTEXT_BYTES - 1
+const MAX_FIELDS = 512
+const KINDS: readonly string[] = [
+  'text',
+  'bytes',
+  'number',
+  'int',
+  'bigint',
+  'boolean',
+  'date',
+  'json',
+  'object',
+  'array',
+]
+const ID_KINDS: readonly string[] = ['text', 'bytes', 'int', 'uuid']
+
+export function compile(label: string, declaration: Declaration): Schema {
+  labelBytes(label, 'label')
+  const { id, fields, context = {}, shape = 'columns', encoding = 'text', envelope = 'envelope' } = declaration
+  if (shape !== 'columns' && shape !== 'packed') throw config('shape', "'columns' or 'packed'", shape)
+  if (encoding !== 'text' && encoding !== 'bytes') throw config('encoding', "'text' or 'bytes'", encoding)
+  if (typeof envelope !== 'string' || envelope === '') throw config('envelope', 'the name of a property', envelope)
+  if (Object.keys(id ?? {}).length === 0) throw config('id', 'at least one column that identifies the row', id)
+  const names = Object.keys(fields ?? {})
+  if (names.length === 0 || names.length > MAX_FIELDS) throw config('fields', '1 to 512 fields', fields)
+
+  const columns = names.map((name) => column(name, fields[name]!, shape, encoding))
+  const ids = idColumns(id, 'id')
+  unique('property', [
+    ...columns.flatMap((c) => (c.stored === c.name ? [c.name] : [c.name, c.stored])),
+    ...ids.map((c) => c.name),
+    ...Object.keys(context),
+    envelope,
+  ])
+  unique(
+    'field label',
+    columns.map((c) => c.label),
+  )
+  return {
+    label,
+    table: declaration.table ?? label,
+    kind: shape,
+    encoding,
+    envelope,
+    envelopeColumn: declaration.envelopeColumn ?? envelope,
+    ids,
+    contextNames: Object.keys(context),
+    context: contextOf(label, id, context),
+    columns,
+    isProtected: new Set(columns.flatMap((c) => [c.name, c.stored])),
+    migrate: checkMigrate(declaration.migrate),
+  }
+}
+
+/** The entries of docs/spec/records.md: `table`, `id.<label>` for ids, and the declared names. */
+export function contextOf(label: string, id: IdFields, context: IdFields, more: readonly string[] = []): ContextShape {
+  const reserved = Object.keys(context).find((name) => name === 'table' || name.includes('.'))
+  if (reserved) throw config(`context.${reserved}`, 'a name other than "table" and without "."', reserved)
+  idColumns(context, 'context')
+  return contextShape([
+    { name: 'table', type: 'text', constant: label },
+    ...more.map((column) => ({ name: 'column', type: 'text' as const, constant: column })),
+    ...Object.entries(id).map(([name, field]) => ({ name: `id.${field.options.label ?? name}`, type: field.kind })),
+    ...Object.entries(context).map(([name, field]) => ({ name: field.options.label ?? name, type: field.kind })),
+  ])
+}
+
+export function idColumns(fields: IdFields, argument: string): IdColumn[] {
+  return Object.entries(fields).map(([name, field]) => {
+    if (!ID_KINDS.includes(field?.kind)) throw config(`${argument}.${name}`, 'uuid(), int(), text() or bytes()', field)
+    return { name, type: field.kind, column: field.options.column ?? name }
+  })
+}
+
+/** The canonical ids of a row, for events and errors. Called off the hot path. */
+export function rowId(ids: readonly IdColumn[], row: Readonly<Record<string, unknown>>): string | undefined {
+  try {
+    return ids.map(({ name, type }) => canonicalId(type, row[name], name)).join(',')
+  } catch {
+    return undefined
+  }
+}
+
+function column(name: string, field: AnyField, shape: Schema['kind'], encoding: Encoding): Column {
+  const options: FieldOptions = field?.options ?? {}
+  const label = options.label ?? name
+  const path = [labelBytes(label, `fields.${name}.label`)] as const
+  if (shape === 'packed' && (field.kind === 'object' || field.kind === 'array')) {
+    throw config(`fields.${name}`, 'json() in the packed shape, which seals every value whole', field)
+  }
+  if (shape === 'packed' && options.into)
+    throw config(`fields.${name}.into`, 'nothing in the packed shape', options.into)
+  if (encoding === 'bytes' && field.kind === 'array') {
+    throw config(`fields.${name}`, "encoding 'text': ciphertext inside JSON is text", field)
+  }
+  return {
+    name,
+    stored: options.into ?? name,
+    column: options.column ?? options.into ?? name,
+    label,
+    path,
+    node: node(field, `fields.${name}`, path, shape),
+  }
+}
+
+function node(field: AnyField, argument: string, path: readonly PathComponent[] | undefined, kind: Kind): Node {
+  if (!KINDS.includes(field?.kind)) throw config(argument, 'a field: text(), int(), date(), object() …', field)
+  switch (field.kind) {
+    case 'object': {
+      const members = Object.entries(field.members as Record<string, AnyField>).map(([name, member]) => {
+        const label = labelBytes(member.options.label ?? name, `${argument}.${name}.label`)
+        return { name, label, node: node(member, `${argument}.${name}`, path && [...path, label], kind) }
+      })
+      if (members.length === 0) throw config(argument, 'at least one member', field)
+      unique(
+        `label in ${argument}`,
+        members.map((m) => String.fromCharCode(...m.label)),
+      )
+      return { type: 'object', members }
+    }
+    case 'array':
+      return { type: 'array', item: node(field.item, `${argument}[]`, undefined, kind) }
+    default:
+      return leaf(field, argument, path, kind)
+  }
+}
+
+function leaf(field: Field, argument: string, path: readonly PathComponent[] | undefined, kind: Kind): Leaf {
+  const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = field.options
+  if (nullable !== true && nullable !== false && nullable !== 'sql')
+    throw config(`${argument}.nullable`, "a boolean or 'sql'", nullable)
+  if (!Number.isSafeInteger(maxBytes) || maxBytes < 1 || maxBytes > MAX_VALUE_BYTES) {
+    throw config(`${argument}.maxBytes`, `an integer from 1 to ${MAX_VALUE_BYTES}`, maxBytes)
+  }
+  if (pad) {
+    const size = 'multiple' in pad ? pad.multiple : pad.to
+    if (!Number.isSafeInteger(size) || size < 1 || size > 65_536)
+      throw config(`${argument}.pad`, '1 to 65536 bytes', size)
+  }
+  return {
+    type: 'leaf',
+    kind: field.kind,
+    nullable,
+    pad,
+    maxBytes,
+    aad: path && fieldAad(kind, kind === 'packed' ? [] : path),
+  }
+}
+
+function checkMigrate(migrate: Migrate | undefined): Migrate | undefined {
+  if (migrate === undefined) return undefined
+  const { phase, until } = migrate
+  if (phase !== 'prepare' && phase !== 'encrypt') throw config('migrate.phase', "'prepare' or 'encrypt'", phase)
+  if (!(until instanceof Date) || Number.isNaN(until.getTime())) throw config('migrate.until', 'a valid Date', until)
+  return migrate
+}
+
+export function labelBytes(label: unknown, argument: string): Uint8Array {
+  const bytes = typeof label === 'string' ? utf8(label) : undefined
+  if (bytes && bytes.length >= 1 && bytes.length <= MAX_LABEL_BYTES) return bytes
+  throw config(argument, 'a label of 1 to 255 bytes', label)
+}
+
+function unique(what: string, names: readonly string[]): void {
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined) throw config(twice, `one ${what} of this name`, twice)
+}

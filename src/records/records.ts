@@ -1,0 +1,218 @@
+import { concat } from '../bytes.ts'
+import { rewrapHeader } from '../envelope/envelope.ts'
+import { fromStored, KINDS, type Stored, toStored } from '../envelope/format.ts'
+import { type Keys, SOURCE } from '../envelope/keys.ts'
+import { at, config, WaxsealError } from '../errors.ts'
+import { compile, rowId, type Schema } from './compile.ts'
+import { allOrThrow, mapRows, type RowResult } from './many.ts'
+import { decryptRow, encryptRow, headerOf, patchRow, reencryptRow } from './record.ts'
+import type { Row } from './row.ts'
+import type {
+  Changes,
+  ContextArgument,
+  ContextValues,
+  Declaration,
+  Decrypted,
+  Encrypted,
+  Ids,
+  OrNull,
+  PatchSet,
+  PlainRow,
+  StoredRow,
+} from './schema.ts'
+import { columnLength, recordSql, type SqlFragment } from './sql.ts'
+
+/** What the WHERE of a partial update must ask for besides the row's id. */
+export interface Guard {
+  /** An SQL expression over the row: `expression = value`, or `expression is null` where the value is null. */
+  readonly expression: string
+  readonly value: Stored | null
+  /** Throws CONFLICT (retryable: read the row again) unless exactly one row was updated. */
+  assert(updatedRows: number | null | undefined): void
+}
+
+export interface Patch<S> {
+  readonly set: S
+  readonly guard: Guard
+}
+
+/** A new envelope for a row, and the one it replaces: write it only where the old one still stands. */
+export interface Rewrapped {
+  readonly envelope: Stored
+  readonly was: Stored
+}
+
+/** A declared record. Every call is synchronous except the `*Many`. Rows given are never changed. */
+export interface Records<D extends Declaration> {
+  readonly label: string
+  /** SQL expressions about the envelope column. */
+  readonly sql: {
+    readonly keyId: string
+    readonly guard: string
+    readonly createIndex: string
+    needsRotation(keys: Keys, first?: number): SqlFragment
+  }
+  /**
+   * A whole row under a new data key. Write header and all fields in one statement. A field that is undefined is left
+   * out; on an existing row that leaves an old ciphertext without its key, so give every field, null for no value.
+   *
+   * Errors: SCHEMA (a value that does not fit, a row that is encrypted already), LIMIT_EXCEEDED, CONFIG, KEY_STATE,
+   * KEY_NOT_LOADED.
+   */
+  encrypt<R extends PlainRow<D>>(keys: Keys, row: R, ...context: ContextArgument<D>): Encrypted<R, D>
+  /**
+   * The columns that are in `row`, opened; ids and envelope must be among them. Null for a left join's row of nulls.
+   *
+   * Errors: MALFORMED, DECRYPTION_FAILED, UNKNOWN_KEY, KEY_NOT_LOADED, KEY_STATE, SCHEMA; see docs/errors.md.
+   */
+  decrypt<R extends StoredRow<D>>(keys: Keys, row: R, ...context: ContextArgument<D>): Decrypted<R, D> | OrNull<R, D>
+  /**
+   * A partial update under the row's own data key: `row` needs ids and envelope. Put `guard` into the WHERE: without
+   * it, a concurrent re-encryption loses the field for ever.
+   */
+  patch(keys: Keys, row: StoredRow<D>, changes: Changes<D>, ...context: ContextArgument<D>): Patch<PatchSet<D>>
+  /** The row under new ids (and context): all protected columns must be in it. */
+  rebind<R extends StoredRow<D>>(
+    keys: Keys,
+    row: R,
+    from: RebindSide<D>,
+    to: RebindSide<D>,
+  ): Encrypted<Decrypted<R, D>, D>
+  /** A new data key for a stored row: all protected columns must be in it. */
+  reencrypt<R extends StoredRow<D>>(keys: Keys, row: R, ...context: ContextArgument<D>): Encrypted<Decrypted<R, D>, D>
+  /** The same data key under the active master key; null when it is there already. Needs no ids and no context. */
+  rewrap(keys: Keys, row: { readonly [name: string]: unknown }): Rewrapped | null
+  /** True when the row is under another master key than the active one. MALFORMED for what is no envelope. */
+  needsRotation(keys: Keys, row: { readonly [name: string]: unknown }): boolean
+  /** {@link Records.encrypt} for many rows, letting other work run in between; the first failure is thrown. */
+  encryptMany<R extends PlainRow<D>>(
+    keys: Keys,
+    rows: readonly R[],
+    ...context: ContextArgument<D>
+  ): Promise<Encrypted<R, D>[]>
+  decryptMany<R extends StoredRow<D>>(
+    keys: Keys,
+    rows: readonly R[],
+    ...context: ContextArgument<D>
+  ): Promise<(Decrypted<R, D> | OrNull<R, D>)[]>
+  /** A result per row, in order: one broken row does not hide the others. */
+  readonly settled: {
+    encryptMany<R extends PlainRow<D>>(
+      keys: Keys,
+      rows: readonly R[],
+      ...context: ContextArgument<D>
+    ): Promise<RowResult<Encrypted<R, D>>[]>
+    decryptMany<R extends StoredRow<D>>(
+      keys: Keys,
+      rows: readonly R[],
+      ...context: ContextArgument<D>
+    ): Promise<RowResult<Decrypted<R, D> | OrNull<R, D>>[]>
+  }
+  /**
+   * The length a column needs, in characters (bytes with `encoding: 'bytes'`): the envelope's, or a field's for values
+   * of at most `valueBytes` bytes (default: its `maxBytes`). For the larger suite unless one is named.
+   */
+  columnLength(name: string, valueBytes?: number, suite?: 1 | 2): number
+  /** The prepared declaration, for sources of rotation and integrations. */
+  readonly schema: Schema
+}
+
+export type RebindSide<D extends Declaration> = { readonly ids: Ids<D> } & (D extends { context: object }
+  ? { readonly context: ContextValues<D> }
+  : { readonly context?: never })
+
+/**
+ * Declares a record: which columns identify a row, which are protected, and how they are stored. `label` is bound
+ * into every ciphertext, like the labels of ids and fields: never change it; `table` and `column` are the database's
+ * names and may change.
+ *
+ * At most 512 fields; ids of at most 1,024 bytes; values of at most 16 MiB. A field costs 29 bytes more than its value
+ * (41 in suite 2), a header 93 bytes (125), before base64url. Errors: CONFIG at once for a wrong declaration.
+ *
+ * @example
+ * ```ts
+ * import { date, records, text, uuid } from 'waxseal'
+ * import { testKeyring } from 'waxseal/testing'
+ *
+ * const customers = records('customers', {
+ *   id: { id: uuid() },
+ *   fields: { email: text(), phone: text({ nullable: true }), birthDate: date({ into: 'birthDateSealed' }) },
+ * })
+ * const keys = testKeyring()
+ * const id = '6ba7b810-9dad-11d1-80b4-00c04fd430c8'
+ * const row = customers.encrypt(keys, { id, email: 'a@example.org', phone: null, birthDate: new Date(0), city: 'Oslo' })
+ * console.log(row.city, customers.decrypt(keys, row).email)
+ * ```
+ */
+export function records<const D extends Declaration>(label: string, declaration: D): Records<D> {
+  const schema = compile(label, declaration)
+  const sql = recordSql(schema)
+  const prefix = KINDS[schema.kind].prefix
+
+  const encryptOne = (keys: Keys, row: unknown, context: unknown) =>
+    encryptRow(schema, source(keys), row as Row, context as Row | undefined)
+  const decryptOne = (keys: Keys, row: unknown, context: unknown) =>
+    decryptRow(schema, source(keys), row as Row, context as Row | undefined)
+  const settledEncrypt = (keys: Keys, rows: readonly unknown[], context: unknown) =>
+    mapRows(rows, (row) => encryptOne(keys, row, context))
+  const settledDecrypt = (keys: Keys, rows: readonly unknown[], context: unknown) =>
+    mapRows(rows, (row) => decryptOne(keys, row, context))
+
+  const untyped = {
+    label,
+    schema,
+    sql: { ...sql, needsRotation: (keys: Keys, first?: number) => sql.needsRotation(source(keys), first) },
+    encrypt: encryptOne,
+    decrypt: decryptOne,
+    patch(keys: Keys, row: Row, changes: Row, context?: Row) {
+      const { set, guardValue } = patchRow(schema, source(keys), row, changes, context)
+      const expression = guardValue === null ? `"${schema.envelopeColumn}"` : sql.guard
+      return { set, guard: { expression, value: guardValue, assert: assertOneRow(schema, row) } }
+    },
+    rebind(keys: Keys, row: Row, from: { ids: Row; context?: Row }, to: { ids: Row; context?: Row }) {
+      return reencryptRow(schema, source(keys), { ...row, ...from.ids }, from.context, {
+        ids: to.ids,
+        context: to.context,
+      })
+    },
+    reencrypt: (keys: Keys, row: Row, context?: Row) => reencryptRow(schema, source(keys), row, context),
+    rewrap(keys: Keys, row: Row): Rewrapped | null {
+      const was = row[schema.envelope] as Stored
+      try {
+        const header = headerOf(schema, was)
+        const moved = rewrapHeader(source(keys), header)
+        if (moved === header.bytes) return null
+        const whole = schema.kind === 'columns' ? moved : concat(moved, fromStored(was, prefix).subarray(moved.length))
+        return { envelope: toStored(whole, prefix, typeof was === 'string' ? 'text' : 'bytes'), was }
+      } catch (error) {
+        throw at(error, { table: label, rowId: rowId(schema.ids, row) })
+      }
+    },
+    needsRotation: (keys: Keys, row: Row) =>
+      headerOf(schema, row[schema.envelope]).keyId !== source(keys).active().idText,
+    encryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>
+      allOrThrow(await settledEncrypt(keys, rows, context)),
+    decryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>
+      allOrThrow(await settledDecrypt(keys, rows, context)),
+    settled: { encryptMany: settledEncrypt, decryptMany: settledDecrypt },
+    columnLength: (name: string, valueBytes?: number, suite?: 1 | 2) => columnLength(schema, name, valueBytes, suite),
+  }
+  // The implementation knows rows as records of unknown; the declaration's types are put around it here, once.
+  return untyped as unknown as Records<D>
+}
+
+function source(keys: Keys) {
+  const found = keys?.[SOURCE]
+  if (!found) throw config('keys', 'an open keyring, or a handle of one', keys)
+  return found
+}
+
+function assertOneRow(schema: Schema, row: Row) {
+  return (updatedRows: number | null | undefined): void => {
+    if (updatedRows === 1) return
+    throw new WaxsealError('CONFLICT', `expected 1 row to be updated, got ${updatedRows}: read the row again`, {
+      table: schema.label,
+      rowId: rowId(schema.ids, row),
+    })
+  }
+}

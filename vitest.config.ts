@@ -1,0 +1,21 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+const src = fileURLToPath(new URL('./src/', import.meta.url))
+
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^waxseal$/, replacement: `${src}index.ts` },
+      { find: /^waxseal\/(engine|envelope|rotation|testing)$/, replacement: `${src}$1/index.ts` },
+      { find: /^waxseal\/rotation\/postgres$/, replacement: `${src}rotation/sources/postgres.ts` },
+      { find: /^waxseal\/(.+)$/, replacement: `${src}$1.ts` },
+    ],
+  },
+  test: {
+    include: ['test/**/*.test.ts'],
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    coverage: { include: ['src/**'] },
+  },
+})
