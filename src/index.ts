@@ -16,6 +16,7 @@ export {
   type Decrypted,
   date,
   type Encrypted,
+  type EncryptedRow,
   int,
   type JsonValue,
   json,

@@ -5,8 +5,9 @@ import { type Encoding, fieldAad, fromStored, headerAndBody, KINDS, type Stored,
 import { type Keys, SOURCE } from '../envelope/keys.ts'
 import { decodeValue, encodeValue } from '../envelope/value.ts'
 import { at, config, WaxsealError } from '../errors.ts'
-import { contextOf, idColumns, labelBytes, MAX_VALUE_BYTES, rowId } from './compile.ts'
-import type { Field, IdFields, Nullable, ValueOf } from './schema.ts'
+import { checkMigrate, contextOf, idColumns, labelBytes, MAX_VALUE_BYTES, rowId } from './compile.ts'
+import { modeOf } from './migrate.ts'
+import type { Field, IdFields, Migrate, Nullable, ValueOf } from './schema.ts'
 
 type Values<I> = {
   readonly [K in keyof I]: I[K] extends { kind: infer T extends keyof ContextInput } ? ContextInput[T] : never
@@ -30,6 +31,11 @@ export interface CellOptions<F extends Field, B extends IdFields | 'column'> {
    */
   readonly bind: B
   readonly encoding?: Encoding
+  /**
+   * For text columns that still hold plaintext. What parses as a cell is one, and must open; `prepare` refuses to write
+   * a plaintext that would be taken for a cell.
+   */
+  readonly migrate?: Migrate
 }
 
 /**
@@ -55,6 +61,7 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
   options: CellOptions<F, B>,
 ): Cell<ValueOf<F>, B> {
   const { type, bind, encoding = 'text' } = options
+  const migrating = { label: table, migrate: checkMigrate(options.migrate) }
   const aad = fieldAad('cell', [labelBytes(column, 'column')])
   labelBytes(table, 'table')
   if (bind === undefined || (typeof bind !== 'object' && bind !== 'column')) {
@@ -64,6 +71,9 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
   const columns = idColumns(facts, 'bind')
   const shape = contextOf(table, {}, facts, [column])
   const { kind } = type
+  if (migrating.migrate && (kind !== 'text' || encoding !== 'text')) {
+    throw config('migrate', "type text() and encoding 'text': other columns cannot hold both forms", kind)
+  }
   const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = type.options
   const prefix = KINDS.cell.prefix
 
@@ -85,7 +95,7 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
     const id = () => (columns.length > 0 ? rowId(columns, (context ?? {}) as Record<string, unknown>) : undefined)
     try {
       const [result, keyId] = work()
-      if (source.listening) source.emit({ type: operation, table, fields: [column], rowId: id(), keyId })
+      if (source.listening && keyId) source.emit({ type: operation, table, fields: [column], rowId: id(), keyId })
       return result
     } catch (error) {
       const told = at(error, { table, field: column, rowId: id() })
@@ -110,6 +120,12 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
         if (value === null && nullable === false) throw new WaxsealError('SCHEMA', `expected ${kind}, got null`)
         const bound = canonical(context as Record<string, unknown>)
         const plaintext = encodeValue(kind, value, pad, maxBytes)
+        if (modeOf(migrating, keys[SOURCE]) === 'prepare') {
+          plaintext.fill(0)
+          if (isCell(value))
+            throw new WaxsealError('SCHEMA', 'a plaintext that looks like a cell has to wait for "encrypt"')
+          return [value as string, '']
+        }
         const { header, key, master } = createEnvelope(keys[SOURCE], 'cell', bound)
         const sealed = concat(header, key.seal(plaintext, aad))
         plaintext.fill(0)
@@ -118,6 +134,8 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
     },
     decrypt(keys: Keys, stored: Stored, context?: object) {
       return located(keys, 'decrypt', context, () => {
+        if (migrating.migrate && !isCell(stored) && modeOf(migrating, keys[SOURCE]) !== 'strict')
+          return [stored as unknown, '']
         const { header, body } = headerAndBody(fromStored(stored, prefix), 'cell')
         const { key } = openEnvelope(
           keys[SOURCE],
@@ -135,4 +153,15 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
       })
     },
   } as unknown as Cell<ValueOf<F>, B>
+}
+
+/** Recognised by parsing: prefix, canonical base64url, a well-formed header and room for a value. */
+function isCell(stored: unknown): boolean {
+  if (typeof stored !== 'string' || !stored.startsWith(KINDS.cell.prefix)) return false
+  try {
+    headerAndBody(fromStored(stored, KINDS.cell.prefix), 'cell')
+    return true
+  } catch {
+    return false
+  }
 }

@@ -218,7 +218,7 @@ function leaf(field: Field, argument: string, path: readonly PathComponent[] | u
   }
 }
 
-function checkMigrate(migrate: Migrate | undefined): Migrate | undefined {
+export function checkMigrate(migrate: Migrate | undefined): Migrate | undefined {
   if (migrate === undefined) return undefined
   const { phase, until } = migrate
   if (phase !== 'prepare' && phase !== 'encrypt') throw config('migrate.phase', "'prepare' or 'encrypt'", phase)

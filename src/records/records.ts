@@ -45,6 +45,7 @@ export interface Rewrapped {
 /** A declared record. Every call is synchronous except the `*Many`. Rows given are never changed. */
 export interface Records<D extends Declaration> {
   readonly label: string
+  readonly declaration: D
   /** SQL expressions about the envelope column. */
   readonly sql: {
     readonly keyId: string
@@ -70,7 +71,12 @@ export interface Records<D extends Declaration> {
    * A partial update under the row's own data key: `row` needs ids and envelope. Put `guard` into the WHERE: without
    * it, a concurrent re-encryption loses the field for ever.
    */
-  patch(keys: Keys, row: StoredRow<D>, changes: Changes<D>, ...context: ContextArgument<D>): Patch<PatchSet<D>>
+  patch<const C extends Changes<D>>(
+    keys: Keys,
+    row: StoredRow<D>,
+    changes: C,
+    ...context: ContextArgument<D>
+  ): Patch<PatchSet<D, C>>
   /** The row under new ids (and context): all protected columns must be in it. */
   rebind<R extends StoredRow<D>>(
     keys: Keys,
@@ -160,6 +166,7 @@ export function records<const D extends Declaration>(label: string, declaration:
 
   const untyped = {
     label,
+    declaration,
     schema,
     sql: { ...sql, needsRotation: (keys: Keys, first?: number) => sql.needsRotation(source(keys), first) },
     encrypt: encryptOne,

@@ -27,6 +27,9 @@ export interface FieldOptions<N extends Nullable = Nullable, Into extends string
 
 declare const VALUE: unique symbol
 
+// NoInfer in what the field functions return: otherwise an argument that is left out would be inferred from the place
+// the call stands in, and every field would be nullable and moved.
+
 /** One protected value. `V` is its type in the application. */
 export interface Field<V = unknown, N extends Nullable = Nullable, Into extends string = string> {
   readonly kind: ValueKind
@@ -64,25 +67,25 @@ type NullOf<N extends Nullable> = N extends false ? never : null
 function field<V>(kind: ValueKind) {
   return <const N extends Nullable = false, const Into extends string = never>(
     options: FieldOptions<N, Into> = {},
-  ): Field<V | NullOf<N>, N, Into> => ({ kind, options })
+  ): Field<V | NullOf<N>, NoInfer<N>, NoInfer<Into>> => ({ kind, options })
 }
 
 /** Well-formed text, kept exactly: no normalisation. As an id: compared exactly. */
 export function text<const N extends Nullable = false, const Into extends string = never>(
   options: FieldOptions<N, Into> = {},
-): Field<string | NullOf<N>, N, Into> & IdField<'text'> {
+): Field<string | NullOf<N>, NoInfer<N>, NoInfer<Into>> & IdField<'text'> {
   return { kind: 'text', options }
 }
 /** Bytes (Uint8Array). As an id: at most 1,024. */
 export function bytes<const N extends Nullable = false, const Into extends string = never>(
   options: FieldOptions<N, Into> = {},
-): Field<Uint8Array | NullOf<N>, N, Into> & IdField<'bytes'> {
+): Field<Uint8Array | NullOf<N>, NoInfer<N>, NoInfer<Into>> & IdField<'bytes'> {
   return { kind: 'bytes', options }
 }
 /** A safe integer. As an id it may also come as bigint or decimal string: one database id comes in all three. */
 export function int<const N extends Nullable = false, const Into extends string = never>(
   options: FieldOptions<N, Into> = {},
-): Field<number | NullOf<N>, N, Into> & IdField<'int'> {
+): Field<number | NullOf<N>, NoInfer<N>, NoInfer<Into>> & IdField<'int'> {
   return { kind: 'int', options }
 }
 /** Any JavaScript number: −0, NaN and the infinities come back as they went in. Always 9 bytes of plaintext. */
@@ -109,7 +112,7 @@ export type JsonValue =
  */
 export function json<V = JsonValue, const N extends Nullable = false, const Into extends string = never>(
   options: FieldOptions<N, Into> = {},
-): Field<V | NullOf<N>, N, Into> {
+): Field<V | NullOf<N>, NoInfer<N>, NoInfer<Into>> {
   return { kind: 'json', options }
 }
 
@@ -242,7 +245,9 @@ export type Encrypted<R, D extends Declaration> = Flat<
       ? SealedOf<D['fields'][K], R[K], Sealed<D>> | (Migrating<D> extends true ? R[K] : never)
       : R[K]
   } & {
-    [K in IsPacked<D> extends true ? never : IntoNames<D>]: Sealed<D> | (Migrating<D> extends true ? null : never)
+    [K in MovedNames<D> as IsPacked<D> extends true ? never : IntoOf<D['fields'][K]>]:
+      | SealedOf<D['fields'][K], R[K & keyof R], Sealed<D>>
+      | (Migrating<D> extends true ? null : never)
   } & {
     [K in EnvelopeName<D>]: Sealed<D> | (Migrating<D> extends true ? null : never)
   }
@@ -266,11 +271,18 @@ export type OrNull<R, D extends Declaration> = null extends R[EnvelopeName<D> & 
 export type Changes<D extends Declaration> = { readonly [K in keyof D['fields']]?: ValueOf<D['fields'][K]> }
 
 /** The columns that a patch writes. */
-export type PatchSet<D extends Declaration> =
+export type PatchSet<D extends Declaration, C> =
   IsPacked<D> extends true
     ? { [K in EnvelopeName<D>]: Sealed<D> }
     : {
-        [K in Exclude<keyof D['fields'], MovedNames<D>>]?: SealedOf<D['fields'][K], ValueOf<D['fields'][K]>, Sealed<D>>
-      } & {
-        [K in IntoNames<D>]?: Sealed<D>
+        -readonly [K in keyof C & keyof D['fields'] as K extends MovedNames<D> ? IntoOf<D['fields'][K]> : K]:
+          | SealedOf<D['fields'][K], C[K], Sealed<D>>
+          | (Migrating<D> extends true ? C[K] | null : never)
       }
+
+/** A stored row by name: `EncryptedRow<typeof customers, Customer>`. */
+export type EncryptedRow<T extends { encrypt: unknown }, R> = T extends {
+  readonly declaration: infer D extends Declaration
+}
+  ? Encrypted<R, D>
+  : never

@@ -137,7 +137,7 @@ export function postgresTable<D extends Declaration>(db: Postgres, record: Recor
 
   /** Back under the names that the record knows. */
   function toSourceRow(row: Record<string, unknown>): SourceRow {
-    const out: Record<string, unknown> = { [schema.envelope]: row['envelope'] }
+    const out: Record<string, unknown> = { [schema.envelope]: row.envelope }
     ids.forEach(({ name }, i) => {
       out[name] = row[`id${i}`]
     })
