@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { WaxsealError } from '../errors.ts'
@@ -85,7 +84,7 @@ async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>
 }
 
 async function replaceFile(file: string, text: string): Promise<void> {
-  const temporary = `${file}.${randomUUID()}.tmp`
+  const temporary = `${file}.${globalThis.crypto.randomUUID()}.tmp`
   try {
     const handle = await open(temporary, 'wx', 0o600)
     try {
@@ -117,7 +116,7 @@ async function syncFolder(folder: string): Promise<void> {
 
 /** Takes the lock file; one that a dead process left is taken over. Resolves to the function that gives it back. */
 async function lock(path: string): Promise<() => Promise<void>> {
-  const token = randomUUID()
+  const token = globalThis.crypto.randomUUID()
   for (let attempt = 0; attempt < LOCK_TRIES; attempt++) {
     try {
       const handle = await open(path, 'wx', 0o600)
@@ -135,7 +134,7 @@ async function lock(path: string): Promise<() => Promise<void>> {
 async function removeStaleLock(path: string): Promise<boolean> {
   const seen = await stat(path).catch(ignoreMissing)
   if (!seen || Date.now() - seen.mtimeMs < LOCK_STALE_MS) return false
-  const aside = `${path}.${randomUUID()}.stale`
+  const aside = `${path}.${globalThis.crypto.randomUUID()}.stale`
   try {
     await rename(path, aside)
   } catch (error) {
