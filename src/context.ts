@@ -25,8 +25,8 @@ export type Context = Readonly<Record<string, string | number | bigint | Uint8Ar
 
 const TYPE_BYTE: Record<ContextType, number> = { text: 1, bytes: 2, int: 3, uuid: 4 }
 
-/** Limits: 16 entries, names of 1–64 bytes, values of at most 1,024 bytes; ints of at most 40 digits. */
-export const CONTEXT_LIMITS = { entries: 16, nameBytes: 64, valueBytes: 1024, intDigits: 40 } as const
+/** Limits: 16 entries, names of 1–64 bytes, values of at most 1,024 bytes; ints of at most 40 characters. */
+export const CONTEXT_LIMITS = { entries: 16, nameBytes: 64, valueBytes: 1024, intLength: 40 } as const
 
 const CANONICAL_INT = /^(?:0|-?[1-9][0-9]*)$/
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
@@ -43,8 +43,7 @@ export function canonicalId(type: ContextType, value: unknown, argument: string)
     case 'int':
       if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value === 0 ? 0 : value)
       if (typeof value === 'bigint') return String(value)
-      if (typeof value === 'string' && value.length <= CONTEXT_LIMITS.intDigits + 1 && CANONICAL_INT.test(value))
-        return value
+      if (typeof value === 'string' && CANONICAL_INT.test(value)) return value
       break
     case 'uuid':
       if (typeof value === 'string' && UUID.test(value)) return value.toLowerCase()
@@ -78,7 +77,7 @@ function valueBytes(type: ContextType, value: unknown, argument: string): Uint8A
 function canonicalBytes(type: ContextType, value: unknown, argument: string): Uint8Array {
   const text = canonicalId(type, value, argument)
   if (type === 'uuid') return fromHex(text.replaceAll('-', ''))!
-  if (type === 'int' && text.length > CONTEXT_LIMITS.intDigits) {
+  if (type === 'int' && text.length > CONTEXT_LIMITS.intLength) {
     throw new WaxsealError('LIMIT_EXCEEDED', `"${argument}" expected at most 40 characters, got ${text.length}`, {
       argument,
     })

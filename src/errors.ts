@@ -158,7 +158,9 @@ export function typeName(value: unknown): string {
   if (typeof value !== 'object') return typeof value
   if (value instanceof Uint8Array) return `Uint8Array of length ${value.length}`
   if (Array.isArray(value)) return `array of length ${value.length}`
-  return value.constructor?.name ?? 'object'
+  // The prototype's, never an own property's: that would be data.
+  const made = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor
+  return typeof made === 'function' ? made.name : 'object'
 }
 
 /** A programmer's mistake, named: `"argument" expected …, got …`. */

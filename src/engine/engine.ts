@@ -51,3 +51,9 @@ export interface KeyWrap {
 
 /** Fills the bytes it is given: the system's generator, or a seeded one to make test vectors. */
 export type FillRandom = (bytes: Uint8Array) => void
+
+/** A key that was not destroyed. */
+export function alive<T>(key: T | undefined): T {
+  if (key === undefined) throw new RangeError('"key" was destroyed')
+  return key
+}

@@ -2,8 +2,8 @@ import { aeskw, gcm } from '@noble/ciphers/aes.js'
 import { xchacha20poly1305 } from '@noble/ciphers/chacha.js'
 import { hmac } from '@noble/hashes/hmac.js'
 import { sha256, sha512 } from '@noble/hashes/sha2.js'
-import { concat, expectBytes } from '../bytes.ts'
-import { AEAD_SIZES, type Aead, type AeadName, type Engine, type FillRandom, type KeyWrap } from './engine.ts'
+import { concat, copyBytes, expectBytes } from '../bytes.ts'
+import { AEAD_SIZES, type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap } from './engine.ts'
 import { randomPool, unpooled } from './random.ts'
 
 const CIPHERS = { 'aes-256-gcm': gcm, 'xchacha20-poly1305': xchacha20poly1305 } as const
@@ -20,29 +20,39 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
   const randomBytes = randomPool(fillRandom)
 
   function aead(name: AeadName, keyBytes: Uint8Array): Aead {
-    const key = Uint8Array.from(expectBytes('key', keyBytes, 32)) // noble borrows the buffer it is given
+    let key: Uint8Array | undefined = copyBytes(expectBytes('key', keyBytes, 32)) // noble borrows what it is given
     const cipher = CIPHERS[name]
     const { nonce: nonceBytes, tag } = AEAD_SIZES[name]
     return {
       seal(plaintext, aad) {
         const nonce = randomBytes(nonceBytes)
-        return concat(nonce, cipher(key, nonce, aad).encrypt(plaintext))
+        return concat(nonce, cipher(alive(key), nonce, aad).encrypt(plaintext))
       },
       open(sealed, aad) {
         if (sealed.length < nonceBytes + tag) return null
-        const opener = cipher(key, sealed.subarray(0, nonceBytes), aad)
+        const opener = cipher(alive(key), sealed.subarray(0, nonceBytes), aad)
         return orNull(() => opener.decrypt(sealed.subarray(nonceBytes)))
       },
-      destroy: () => void key.fill(0),
+      destroy() {
+        key?.fill(0)
+        key = undefined
+      },
     }
   }
 
   function keyWrap(keyBytes: Uint8Array): KeyWrap {
-    const kek = Uint8Array.from(expectBytes('key', keyBytes, 32))
+    let kek: Uint8Array | undefined = copyBytes(expectBytes('key', keyBytes, 32))
     return {
-      wrap: (key) => aeskw(kek).encrypt(expectBytes('key', key, 32)),
-      unwrap: (wrapped) => orNull(() => aeskw(kek).decrypt(expectBytes('wrapped', wrapped, 40))),
-      destroy: () => void kek.fill(0),
+      wrap: (key) => aeskw(alive(kek)).encrypt(expectBytes('key', key, 32)),
+      unwrap(wrapped) {
+        const opener = aeskw(alive(kek))
+        expectBytes('wrapped', wrapped, 40)
+        return orNull(() => opener.decrypt(wrapped))
+      },
+      destroy() {
+        kek?.fill(0)
+        kek = undefined
+      },
     }
   }
 

@@ -1,6 +1,6 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
 import { expectBytes } from '../bytes.ts'
-import type { Aead, AeadName, Engine, FillRandom, KeyWrap } from './engine.ts'
+import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap } from './engine.ts'
 import { randomPool, unpooled } from './random.ts'
 
 type NodeCrypto = typeof import('node:crypto')
@@ -187,9 +187,4 @@ function finish(decipher: { final(): Uint8Array }, plaintext: Uint8Array): Uint8
     plaintext.fill(0)
     return null
   }
-}
-
-function alive<T>(key: T | undefined): T {
-  if (key === undefined) throw new RangeError('"key" was destroyed')
-  return key
 }

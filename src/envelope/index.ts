@@ -1,20 +1,21 @@
 import { concat } from '../bytes.ts'
 import { type Context, encodeContext } from '../context.ts'
-import { config } from '../errors.ts'
+import { config, WaxsealError } from '../errors.ts'
 import { createEnvelope, openEnvelope, openValue, rewrapHeader } from './envelope.ts'
 import {
+  exactHeader,
   FIELD_PREFIX,
   fieldAad,
   fromStored,
+  type Header,
   headerAndBody,
   KINDS,
   type Kind,
   malformed,
-  parseHeader,
   type Stored,
   toStored,
 } from './format.ts'
-import { type Keys, SOURCE } from './keys.ts'
+import { type KeySource, type Keys, sourceOf } from './keys.ts'
 import { decodeValue, encodeValue } from './value.ts'
 
 export type { Context } from '../context.ts'
@@ -25,27 +26,40 @@ export type { Keys } from './keys.ts'
 const AAD = fieldAad('cell', [])
 
 function seal(keys: Keys, kind: 'text' | 'bytes', value: unknown, context: Context): Uint8Array {
-  const source = keys[SOURCE]
-  const plaintext = encodeValue(kind, value, undefined)
-  try {
+  const source = sourceOf(keys)
+  return told(source, 'encrypt', () => {
+    if (value === null) throw new WaxsealError('SCHEMA', `expected ${kind}, got null`)
     const { header, key, master } = createEnvelope(source, 'cell', encodeContext(context))
+    const plaintext = encodeValue(kind, value, undefined)
     const sealed = concat(header, key.seal(plaintext, AAD))
+    plaintext.fill(0)
     if (source.listening) source.emit({ type: 'encrypt', keyId: master.idText })
     return sealed
-  } finally {
-    plaintext.fill(0)
-  }
+  })
 }
 
 function open(keys: Keys, kind: 'text' | 'bytes', sealed: Stored, context: Context): unknown {
-  const source = keys[SOURCE]
-  const { header, body } = headerAndBody(fromStored(sealed, KINDS.cell.prefix), 'cell')
-  const { key } = openEnvelope(source, header, 'cell', encodeContext(context), 'decrypt')
-  const plaintext = openValue(key, body, AAD, header.keyId)
-  const value = decodeValue(kind, plaintext)
-  plaintext.fill(0)
-  if (source.listening) source.emit({ type: 'decrypt', keyId: header.keyId })
-  return value
+  const source = sourceOf(keys)
+  return told(source, 'decrypt', () => {
+    const { header, body } = headerAndBody(fromStored(sealed, KINDS.cell.prefix), 'cell')
+    const { key } = openEnvelope(source, header, 'cell', encodeContext(context), 'decrypt')
+    const plaintext = openValue(key, body, AAD, header.keyId)
+    const value = decodeValue(kind, plaintext)
+    plaintext.fill(0)
+    if (value === null) throw new WaxsealError('SCHEMA', `expected ${kind}, but a null is stored`)
+    if (source.listening) source.emit({ type: 'decrypt', keyId: header.keyId })
+    return value
+  })
+}
+
+/** Listeners learn of failures too. */
+function told<T>(source: KeySource, operation: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    if (WaxsealError.is(error)) source.emit({ type: 'failure', operation, code: error.code, keyId: error.keyId })
+    throw error
+  }
 }
 
 /**
@@ -114,12 +128,7 @@ export interface Inspection {
  * ```
  */
 export function inspect(stored: Stored): Inspection {
-  const { bytes, kind } = recognise(stored)
-  const header = parseHeader(bytes, kind)
-  const bodyBytes = bytes.length - header.bytes.length
-  if (kind === 'columns' ? bodyBytes !== 0 : bodyBytes < header.suite.nonceBytes + header.suite.tagBytes) {
-    throw malformed(`envelope: ${bodyBytes} bytes behind the header`)
-  }
+  const { bytes, kind, header } = recognise(stored)
   return {
     version: bytes[0]!,
     suite: header.suite.id,
@@ -128,7 +137,7 @@ export function inspect(stored: Stored): Inspection {
     keyId: header.keyId,
     headerBytes: header.bytes.length,
     wrappedKeyBytes: header.wrappedKey.length,
-    bodyBytes,
+    bodyBytes: bytes.length - header.bytes.length,
   }
 }
 
@@ -138,10 +147,9 @@ export function inspect(stored: Stored): Inspection {
  * is never rewrapped: re-encrypt).
  */
 export function rewrap<T extends Stored>(keys: Keys, stored: T): T {
-  const { bytes, kind } = recognise(stored)
-  const header = parseHeader(bytes, kind)
-  if (kind === 'columns' && bytes.length !== header.bytes.length) throw malformed('header: bytes after its end')
-  const rewrapped = rewrapHeader(keys[SOURCE], header)
+  const { bytes, kind, header } = recognise(stored)
+  const source = sourceOf(keys)
+  const rewrapped = told(source, 'rewrap', () => rewrapHeader(source, header))
   if (rewrapped === header.bytes) return stored
   const moved = concat(rewrapped, bytes.subarray(header.bytes.length))
   return toStored(moved, KINDS[kind].prefix, typeof stored === 'string' ? 'text' : 'bytes') as T
@@ -149,15 +157,18 @@ export function rewrap<T extends Stored>(keys: Keys, stored: T): T {
 
 const ALL_KINDS = Object.keys(KINDS) as Kind[]
 
-/** Which kind the prefix (text) or the kind byte (bytes) names. */
-function recognise(stored: Stored): { bytes: Uint8Array; kind: Kind } {
+/** Parses whichever kind the prefix (text) or the kind byte (bytes) names, and checks what follows the header. */
+function recognise(stored: Stored): { bytes: Uint8Array; kind: Kind; header: Header } {
   if (typeof stored !== 'string' && !(stored instanceof Uint8Array)) {
     throw config('stored', 'an envelope as string or Uint8Array', stored)
   }
   const kind = ALL_KINDS.find((name) =>
     typeof stored === 'string' ? stored.startsWith(KINDS[name].prefix) : stored[2] === KINDS[name].byte,
   )
-  if (kind) return { bytes: fromStored(stored, KINDS[kind].prefix), kind }
-  const isField = typeof stored === 'string' && stored.startsWith(FIELD_PREFIX)
-  throw malformed(isField ? 'envelope: a field has no header; give the row’s header' : 'envelope: unknown kind')
+  if (!kind) {
+    const isField = typeof stored === 'string' && stored.startsWith(FIELD_PREFIX)
+    throw malformed(isField ? 'envelope: a field has no header; give the row’s header' : 'envelope: unknown kind')
+  }
+  const bytes = fromStored(stored, KINDS[kind].prefix)
+  return { bytes, kind, header: kind === 'columns' ? exactHeader(bytes, kind) : headerAndBody(bytes, kind).header }
 }

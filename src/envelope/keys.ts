@@ -1,4 +1,5 @@
 import type { Aead, Engine } from '../engine/engine.ts'
+import { config } from '../errors.ts'
 import type { Occurrence } from '../events.ts'
 import type { DataKeyWrap, Suite } from './suites.ts'
 
@@ -55,4 +56,11 @@ export interface Keys {
   /** Resolves when keys are loaded and fresh; no I/O while they are. Await it once per request. */
   ready(): Promise<void>
   readonly [SOURCE]: KeySource
+}
+
+/** The source of a handle; CONFIG for what is none. */
+export function sourceOf(keys: Keys): KeySource {
+  const source = keys?.[SOURCE]
+  if (!source) throw config('keys', 'an open keyring, or a handle of one', keys)
+  return source
 }

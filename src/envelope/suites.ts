@@ -5,6 +5,8 @@ export interface DataKeyWrap {
   wrap(dataKey: Uint8Array, head: Uint8Array): Uint8Array
   /** null when the integrity check fails. `wrapped` has the suite's exact length. */
   unwrap(wrapped: Uint8Array, head: Uint8Array): Uint8Array | null
+  /** Forgets the subkey, as far as the engine can. */
+  destroy(): void
 }
 
 /** Everything the implementation needs to know about one suite. */
@@ -39,7 +41,11 @@ export const SUITES: readonly Suite[] = [
     wrappedBytes: 72,
     dataKeyWrap(engine, key) {
       const aead = engine.aead('xchacha20-poly1305', key)
-      return { wrap: (dataKey, head) => aead.seal(dataKey, head), unwrap: (wrapped, head) => aead.open(wrapped, head) }
+      return {
+        wrap: (dataKey, head) => aead.seal(dataKey, head),
+        unwrap: (wrapped, head) => aead.open(wrapped, head),
+        destroy: () => aead.destroy(),
+      }
     },
   },
 ]

@@ -19,6 +19,7 @@ const FIXED_BYTES: Partial<Record<ValueKind, number>> = { number: 8, int: 8, dat
 const MAX_BIGINT_BYTES = 512
 const MAX_JSON_DEPTH = 100
 const LARGEST_DATE = 8.64e15
+const NAN_BITS = 0x7ff8000000000000n
 
 const scratch = new Uint8Array(4096)
 const view = new DataView(scratch.buffer)
@@ -44,8 +45,9 @@ export function encodeValue(
   let end = 1
   if (value === null) {
     out[0] = TAG.null
-    const fixed = FIXED_BYTES[kind]
-    if (fixed && !padding) return pad(out, 1, 1 + fixed)
+    const like = 1 + (FIXED_BYTES[kind] ?? 0)
+    if (padding) return pad(out, 1, paddedEnd(like, padding, out))
+    if (like > 1) return pad(out, 1, like)
   } else {
     switch (kind) {
       case 'text': {
@@ -112,7 +114,8 @@ export function encodeValue(
 /** NaN has many bit patterns; one is written. −0 and the infinities stay themselves. */
 function writeNumber(value: number): number {
   scratch[0] = TAG.number
-  view.setFloat64(1, Number.isNaN(value) ? Number.NaN : value)
+  if (Number.isNaN(value)) view.setBigUint64(1, NAN_BITS)
+  else view.setFloat64(1, value)
   return 9
 }
 
@@ -125,12 +128,11 @@ function copyIn(tag: number, bytes: Uint8Array): Uint8Array {
 
 /** Where a padded plaintext ends. */
 function paddedEnd(end: number, padding: Padding, out: Uint8Array): number {
-  if ('multiple' in padding) return 1 + Math.ceil(end / padding.multiple) * padding.multiple
-  if (end - 1 > padding.to) {
-    out.fill(0, 0, end)
-    throw tooLarge(end - 1, padding.to)
-  }
-  return 2 + padding.to
+  const total = plaintextBytes(end - 1, padding)
+  const limit = 'to' in padding ? padding.to : MAX_PLAINTEXT_BYTES
+  if (end - 1 <= limit && total <= MAX_PLAINTEXT_BYTES) return total
+  out.fill(0, 0, end)
+  throw tooLarge(end - 1, limit)
 }
 
 /** ISO/IEC 7816-4: a byte 80, then zeros. */
@@ -181,7 +183,9 @@ export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
     case TAG.number: {
       if (kind !== 'int') expectKind(kind, 'number')
       exactly(body, 8)
-      const number = new DataView(body.buffer, body.byteOffset, 8).getFloat64(0)
+      const bits = new DataView(body.buffer, body.byteOffset, 8)
+      const number = bits.getFloat64(0)
+      if (Number.isNaN(number) && bits.getBigUint64(0) !== NAN_BITS) throw malformed('plaintext: another NaN')
       if (kind === 'int' && !Number.isSafeInteger(number)) throw stored('int', 'number')
       return number
     }
@@ -222,9 +226,11 @@ function text(body: Uint8Array): string {
 
 function parseJson(source: string): unknown {
   try {
-    return JSON.parse(source)
+    const value: unknown = JSON.parse(source)
+    checkJson(value, 0) // what could not have been written is not read: it could not be written again
+    return value
   } catch {
-    throw malformed('plaintext: not JSON') // never the parser's message: it quotes its input
+    throw malformed('plaintext: not JSON as it is written here') // never the parser's message: it quotes its input
   }
 }
 
@@ -261,15 +267,11 @@ function checkJson(value: unknown, depth: number): void {
   }
   if (typeof value === 'number') {
     if (Number.isFinite(value)) return
-  } else if (Array.isArray(value)) {
+  } else if (Array.isArray(value) && isPlain(value, Array.prototype)) {
     for (let i = 0; i < value.length; i++) checkJson(value[i], depth + 1) // by index: holes count as undefined
     return
   } else if (typeof value === 'object') {
-    const prototype = Object.getPrototypeOf(value)
-    if (
-      (prototype === Object.prototype || prototype === null) &&
-      typeof (value as { toJSON?: unknown }).toJSON !== 'function'
-    ) {
+    if (isPlain(value, Object.prototype) || isPlain(value, null)) {
       for (const [name, member] of Object.entries(value)) {
         if (!name.isWellFormed()) throw new WaxsealError('SCHEMA', 'expected well-formed names in JSON')
         if (member !== undefined) checkJson(member, depth + 1) // left out, as JSON.stringify does
@@ -278,6 +280,11 @@ function checkJson(value: unknown, depth: number): void {
     }
   }
   throw new WaxsealError('SCHEMA', `expected a JSON value, got ${typeName(value)}`)
+}
+
+/** Without a class or a toJSON of its own, which would write something else than was checked. */
+function isPlain(value: object, prototype: object | null): boolean {
+  return Object.getPrototypeOf(value) === prototype && typeof (value as { toJSON?: unknown }).toJSON !== 'function'
 }
 
 function expectKind(declared: ValueKind, found: ValueKind): void {
@@ -290,8 +297,7 @@ function stored(declared: ValueKind, found: ValueKind): WaxsealError {
 
 function mismatch(kind: ValueKind, value: unknown): WaxsealError {
   const wanted = kind === 'int' ? 'a safe integer' : kind === 'date' ? 'a Date' : kind
-  const got = value instanceof Uint8Array || Array.isArray(value) ? value.constructor.name : typeName(value)
-  return new WaxsealError('SCHEMA', `expected ${wanted}, got ${got}`)
+  return new WaxsealError('SCHEMA', `expected ${wanted}, got ${typeName(value)}`)
 }
 
 function tooLarge(got: number, limit: number): WaxsealError {

@@ -26,12 +26,8 @@ export interface PurgeableCache extends RecordKeyCache {
   purge(keyId?: string): void
 }
 
-/**
- * (entire header, canonical context) → record key. Both are compared byte for byte: a header alone would open row 1's
- * value as row 2. A header has one context that its commitment allows, so it is the map's key and the context is
- * compared with the entry. Whether the master key's state still permits the use is asked before every look-up.
- */
-export function recordKeyCache(limits: CacheLimits, now: () => number): PurgeableCache {
+/** The limits with their defaults; CONFIG for one out of bounds. */
+export function checkLimits(limits: CacheLimits): Required<CacheLimits> {
   const { entries, maxAgeMs = 60_000, maxUses = 1_000 } = limits
   for (const [name, value, most] of [
     ['entries', entries, 1_000_000],
@@ -42,6 +38,16 @@ export function recordKeyCache(limits: CacheLimits, now: () => number): Purgeabl
       throw config(`cache.${name}`, `an integer from 1 to ${most}`, value)
     }
   }
+  return { entries, maxAgeMs, maxUses }
+}
+
+/**
+ * (entire header, canonical context) → record key. Both are compared byte for byte: a header alone would open row 1's
+ * value as row 2. A header has one context that its commitment allows, so it is the map's key and the context is
+ * compared with the entry. Whether the master key's state still permits the use is asked before every look-up.
+ */
+export function recordKeyCache(limits: CacheLimits, now: () => number): PurgeableCache {
+  const { entries, maxAgeMs, maxUses } = checkLimits(limits)
   const byHeader = new Map<string, Entry>()
 
   /** A record key may be in use by the call that is running, so it is dropped and not destroyed. */

@@ -26,11 +26,31 @@ export interface Loaded {
   readonly manifest: Manifest
   readonly integrity: Secret
   readonly masters: ReadonlyMap<string, LoadedMaster>
+  readonly active: LoadedMaster | undefined
+}
+
+/** Puts together what belongs together: one loaded master for every version that still has a key. */
+export function assemble(
+  engine: Engine,
+  parts: Pick<Loaded, 'stored' | 'manifest' | 'integrity'>,
+  secretOf: (version: Version) => Secret,
+): Loaded {
+  const masters = new Map<string, LoadedMaster>()
+  let active: LoadedMaster | undefined
+  for (const version of parts.manifest.versions) {
+    if (!version.wraps) continue
+    const master = loadedMaster(engine, parts.manifest.id, version, secretOf(version))
+    masters.set(version.id, master)
+    if (version.state === 'active') active = master
+  }
+  return { ...parts, masters, active }
 }
 
 export interface LoadedMaster extends MasterKey {
   readonly version: Version
   readonly secret: Secret
+  /** Wipes the key and its subkeys. */
+  destroy(): void
 }
 
 /** What a wrapped key is bound to, as readable pairs for the KMS's own policies and audit trail. */
@@ -53,16 +73,19 @@ export async function load(origin: Origin, known?: Loaded): Promise<Loaded> {
   if (known && stored.mac === known.stored.mac && stored.manifest === known.stored.manifest) return known
   const integrity = known?.integrity ?? (await unwrapIntegrity(origin, stored))
   const manifest = integrity.use((key) => unseal(engine, key, name, stored))
-  const living = manifest.versions.filter((version) => version.wraps)
-  const masters = await Promise.all(
-    living.map(async (version) => {
-      const secret =
-        known?.masters.get(version.id)?.secret ??
-        new Secret(await unwrapKey(origin.kms, stored.keys[version.id]!, wrapContext(manifest.id, version.id)))
-      return loadedMaster(engine, manifest.id, version, secret)
+  const secrets = new Map<string, Secret>()
+  await Promise.all(
+    manifest.versions.map(async (version) => {
+      if (!version.wraps) return
+      const held = known?.masters.get(version.id)?.secret
+      secrets.set(version.id, held ?? (await unwrapMaster(origin, stored, manifest.id, version.id)))
     }),
   )
-  return { stored, manifest, integrity, masters: new Map(masters.map((master) => [master.idText, master])) }
+  return assemble(engine, { stored, manifest, integrity }, (version) => secrets.get(version.id)!)
+}
+
+async function unwrapMaster(origin: Origin, stored: StoredKeyring, keyring: string, id: string): Promise<Secret> {
+  return new Secret(await unwrapKey(origin.kms, stored.keys[id]!, wrapContext(keyring, id)))
 }
 
 async function unwrapIntegrity(origin: Origin, stored: StoredKeyring): Promise<Secret> {
@@ -128,6 +151,10 @@ export function loadedMaster(engine: Engine, keyring: string, version: Version, 
     version,
     secret,
     wrapFor: (suite) => (wraps[suite.id] ??= prepare(suite)),
+    destroy() {
+      secret.destroy()
+      for (const wrap of wraps) wrap?.destroy()
+    },
   }
   return printsAs(master, `[master key ${version.id} ${version.state}]`)
 }

@@ -2,7 +2,7 @@ import { ascii, fromBase64url, sameBytes, toBase64url, utf8 } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
 import { WaxsealError } from '../errors.ts'
-import type { StoredKeyring } from '../keystore/keystore.ts'
+import { MAX_MANIFEST, type StoredKeyring } from '../keystore/keystore.ts'
 import type { Wrap } from '../kms/kms.ts'
 import { type KeyState, STATES } from './states.ts'
 
@@ -75,6 +75,8 @@ export function seal(
   keys: StoredKeyring['keys'],
 ): StoredKeyring {
   const text = JSON.stringify(manifest)
+  if (text.length > MAX_MANIFEST) throw new WaxsealError('LIMIT_EXCEEDED', 'the manifest would be over 1 MiB')
+  parseManifest(text) // never write what could not be read again
   const kept = [INTEGRITY, ...manifest.versions.filter((version) => version.wraps).map((version) => version.id)]
   return {
     epoch: manifest.epoch,

@@ -4,9 +4,11 @@ import { SUITES, suiteById } from '../envelope/suites.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { wrapKey } from '../kms/kms.ts'
 import { Secret } from '../secret.ts'
-import { type Keyring, type KeyringOptions, keyring } from './keyring.ts'
+import { checkLimits } from './cache.ts'
+import { type Keyring, keyring } from './keyring.ts'
 import { load, newMaster, type Origin, wrapContext } from './load.ts'
 import { INTEGRITY, keyringId, newManifest, seal } from './manifest.ts'
+import type { KeyringOptions } from './options.ts'
 import { promote, stage } from './transitions.ts'
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
@@ -21,6 +23,7 @@ function originOf(options: KeyringOptions): Origin {
   if (typeof store?.load !== 'function' || typeof store.save !== 'function') throw config('store', 'a key store', store)
   if (typeof kms?.wrap !== 'function' || typeof kms.unwrap !== 'function') throw config('kms', 'a KMS driver', kms)
   if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
+  if (options.cache) checkLimits(options.cache)
   for (const key of ['refreshMs', 'maxAgeMs'] as const) {
     const value = options[key]
     if (value !== undefined && !(value > 0)) throw config(key, 'ms, more than 0', value)
@@ -67,14 +70,16 @@ export async function createKeyring(options: KeyringOptions & { readonly propaga
   const { propagationMs = DEFAULT_PROPAGATION_MS, suite, clock = Date.now } = options
   if (!Number.isSafeInteger(propagationMs) || propagationMs < 0)
     throw config('propagationMs', 'ms, 0 or more', propagationMs)
+  const suites = suite === undefined ? SUITES.map((row) => row.id) : [suite]
+  if (options.pin?.id !== undefined)
+    throw config('pin.id', 'nothing: the id is not known before it is made', options.pin.id)
   if (await store.load(name)) throw exists(name)
 
   const integrity = new Secret(engine.randomKey(32))
   const id = toBase64url(integrity.use((key) => keyringId(engine, key)))
   const integrityWrap = await wrapKey(kms, integrity.use(copyBytes), wrapContext(id, INTEGRITY))
   const first = await newMaster(origin, id)
-  const suites = suite === undefined ? SUITES.map((row) => row.id) : [suite]
-  const moment = { now: clock(), reason: 'created' }
+  const moment = { now: Math.floor(clock()), reason: 'created' }
   const empty = newManifest(name, id, suites, propagationMs)
   const staged = stage(empty, first.id, first.hash, moment)
   const manifest = { ...promote(staged, first.id, true, moment), epoch: 1 }

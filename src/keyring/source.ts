@@ -7,7 +7,6 @@ import type { Actor, Occurrence, OnEvent } from '../events.ts'
 import { printsAs } from '../secret.ts'
 import type { PurgeableCache } from './cache.ts'
 import { isTestKeyId, type Loaded, type LoadedMaster } from './load.ts'
-import type { DecryptPolicy } from './manifest.ts'
 import { STATES } from './states.ts'
 
 /** What the synchronous side sees of an open keyring. `keyring.ts` fills it in and keeps it fresh. */
@@ -64,17 +63,15 @@ export function keySource(live: Live, who: Actor): KeySource {
     return new WaxsealError('KEY_NOT_LOADED', 'the key is not in memory: await keys.ready()', { keyId })
   }
 
-  function permit(master: LoadedMaster, operation: Operation): void {
-    const { id, state, decrypt, retired, destroyAt } = master.version
+  /** The rule of a version that is not plainly allowed: refuses, or reports the use. */
+  function permit({ version }: LoadedMaster, operation: Operation): void {
+    const { id, state, decrypt, retired, destroyAt } = version
     const rule = STATES[state][operation]
-    if (rule === 'no' || (rule === 'policy' && (decrypt as DecryptPolicy) !== 'report')) throw stateError(id, state)
+    if (rule === 'no' || (rule === 'policy' && decrypt !== 'report')) throw stateError(id, state)
     if (destroyAt !== undefined) live.cancelDestroySoon(id)
-    const remarkable = destroyAt !== undefined ? 'pending destruction' : retired ? 'retired' : undefined
-    if (remarkable || rule !== 'yes') {
-      if (remarkable || state === 'suspended' || state === 'compromised') {
-        emit({ type: 'key.use', keyId: id, state: remarkable ?? state, operation })
-      }
-    }
+    const suspicious = destroyAt !== undefined ? 'pending destruction' : retired ? 'retired' : undefined
+    if (rule === 'query' && state !== 'suspended' && !suspicious) return
+    emit({ type: 'key.use', keyId: id, state: suspicious ?? state, operation })
   }
 
   const source: KeySource = {
@@ -86,8 +83,8 @@ export function keySource(live: Live, who: Actor): KeySource {
     emit,
     now: live.now,
     active(): MasterKey {
-      const { masters } = current()
-      for (const master of masters.values()) if (master.version.state === 'active') return master
+      const { active } = current()
+      if (active) return active
       throw new WaxsealError('KEY_STATE', 'no version is active: rotate() makes one', { state: 'none active' })
     },
     inactive: () => [...current().masters.values()].filter((m) => m.version.state !== 'active').map((m) => m.idText),

@@ -26,6 +26,9 @@ export interface StoredKeyring {
   readonly keys: Readonly<Record<string, readonly Wrap[]>>
 }
 
+/** Characters of a manifest: room for some thousand versions. */
+export const MAX_MANIFEST = 1 << 20
+
 export function conflict(name: string, expectedEpoch: number | null): WaxsealError {
   const what = expectedEpoch === null ? 'exists already' : `is no longer at epoch ${expectedEpoch}`
   return new WaxsealError('CONFLICT', `key store: keyring "${name}" ${what}`)
@@ -37,7 +40,7 @@ export function parseStored(value: unknown): StoredKeyring {
   const { epoch, manifest, mac, keys, ...rest } = value
   if (Object.keys(rest).length > 0) throw malformed('unknown properties')
   if (!Number.isSafeInteger(epoch) || (epoch as number) < 1) throw malformed('epoch is not a positive integer')
-  if (typeof manifest !== 'string' || manifest.length > 1 << 20)
+  if (typeof manifest !== 'string' || manifest.length > MAX_MANIFEST)
     throw malformed('manifest is not text of at most 1 MiB')
   if (typeof mac !== 'string' || mac.length !== 43) throw malformed('mac is not 43 characters')
   if (!isRecord(keys)) throw malformed('keys is not an object')

@@ -1,12 +1,13 @@
 import { concat } from '../bytes.ts'
 import type { ContextInput } from '../context.ts'
 import { createEnvelope, openEnvelope, openValue } from '../envelope/envelope.ts'
-import { type Encoding, fieldAad, fromStored, headerAndBody, KINDS, type Stored, toStored } from '../envelope/format.ts'
-import { type Keys, SOURCE } from '../envelope/keys.ts'
-import { decodeValue, encodeValue } from '../envelope/value.ts'
-import { at, config, WaxsealError } from '../errors.ts'
-import { checkMigrate, contextOf, idColumns, labelBytes, MAX_VALUE_BYTES, rowId } from './compile.ts'
+import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, toStored } from '../envelope/format.ts'
+import { type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
+import { config, WaxsealError } from '../errors.ts'
+import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf } from './compile.ts'
+import { idOf, located } from './located.ts'
 import { modeOf } from './migrate.ts'
+import { openedValue, plaintextOf, type Row } from './row.ts'
 import type { Field, IdFields, Migrate, Nullable, ValueOf } from './schema.ts'
 
 type Values<I> = {
@@ -60,99 +61,68 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
   column: string,
   options: CellOptions<F, B>,
 ): Cell<ValueOf<F>, B> {
-  const { type, bind, encoding = 'text' } = options
-  const migrating = { label: table, migrate: checkMigrate(options.migrate) }
-  const aad = fieldAad('cell', [labelBytes(column, 'column')])
-  labelBytes(table, 'table')
+  const { type, bind, encoding = 'text', migrate } = options
   if (bind === undefined || (typeof bind !== 'object' && bind !== 'column')) {
     throw config('bind', "typed ids and facts, or 'column'", bind)
   }
-  const facts: IdFields = bind === 'column' ? {} : (bind as IdFields)
-  const columns = idColumns(facts, 'bind')
+  labelBytes(table, 'table')
+  const facts: IdFields = bind === 'column' ? {} : bind
   const shape = contextOf(table, {}, facts, [column])
-  const { kind } = type
-  if (migrating.migrate && (kind !== 'text' || encoding !== 'text')) {
-    throw config('migrate', "type text() and encoding 'text': other columns cannot hold both forms", kind)
+  const leaf = leafOf(type, 'type', [labelBytes(column, 'column')], 'cell')
+  const subject = { label: table, ids: idColumns(facts, 'bind'), migrate: checkMigrate(migrate) }
+  if (leaf.nullable === 'sql')
+    throw config('type', 'nullable: true: a cell is there or not, it has no SQL NULL', leaf.nullable)
+  if (migrate && (leaf.kind !== 'text' || encoding !== 'text')) {
+    throw config('migrate', "type text() and encoding 'text': other columns cannot hold both forms", leaf.kind)
   }
-  const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = type.options
-  const prefix = KINDS.cell.prefix
 
-  const canonical = (context: Readonly<Record<string, unknown>> | undefined): Uint8Array => {
-    if (columns.length > 0 && (typeof context !== 'object' || context === null)) {
-      throw config('context', `an object with ${columns.map((c) => c.name).join(', ')}`, context)
+  const canonical = (context: Row | undefined): Uint8Array => {
+    if (subject.ids.length > 0 && (typeof context !== 'object' || context === null)) {
+      throw config('context', `an object with ${subject.ids.map((id) => id.name).join(', ')}`, context)
     }
-    return shape.encode(columns.map(({ name }) => context![name]))
+    return shape.encode(subject.ids.map(({ name }) => context![name]))
   }
 
-  function located<T>(
-    keys: Keys,
-    operation: 'encrypt' | 'decrypt',
-    context: object | undefined,
-    work: () => [T, string],
-  ): T {
-    const source = keys?.[SOURCE]
-    if (!source) throw config('keys', 'an open keyring, or a handle of one', keys)
-    const id = () => (columns.length > 0 ? rowId(columns, (context ?? {}) as Record<string, unknown>) : undefined)
-    try {
-      const [result, keyId] = work()
-      if (source.listening && keyId) source.emit({ type: operation, table, fields: [column], rowId: id(), keyId })
-      return result
-    } catch (error) {
-      const told = at(error, { table, field: column, rowId: id() })
-      if (WaxsealError.is(told)) {
-        source.emit({
-          type: 'failure',
-          operation,
-          code: told.code,
-          table,
-          field: column,
-          rowId: id(),
-          keyId: told.keyId,
-        })
-      }
-      throw told
+  function encrypt(keys: KeySource, value: unknown, context: Row | undefined): Stored {
+    const bound = canonical(context)
+    if (modeOf(subject, keys) === 'prepare') return keepPlaintext(leaf, value)
+    const { header, key, master } = createEnvelope(keys, 'cell', bound)
+    const plaintext = plaintextOf(leaf, value)
+    const sealed = concat(header, key.seal(plaintext, leaf.aad!))
+    plaintext.fill(0)
+    report(keys, 'encrypt', context, master.idText)
+    return toStored(sealed, KINDS.cell.prefix, encoding)
+  }
+
+  function decrypt(keys: KeySource, stored: Stored, context: Row | undefined): unknown {
+    if (subject.migrate && !isCell(stored) && modeOf(subject, keys) !== 'strict') return stored
+    const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix), 'cell')
+    const { key } = openEnvelope(keys, header, 'cell', canonical(context), 'decrypt')
+    const value = openedValue(leaf, openValue(key, body, leaf.aad!, header.keyId))
+    report(keys, 'decrypt', context, header.keyId)
+    return value
+  }
+
+  function report(keys: KeySource, type: 'encrypt' | 'decrypt', context: Row | undefined, keyId: string): void {
+    if (keys.listening) keys.emit({ type, table, fields: [column], rowId: idOf(subject, context), keyId })
+  }
+
+  function call<T>(operation: 'encrypt' | 'decrypt', work: (keys: KeySource, value: T, context?: Row) => unknown) {
+    return (keys: Keys, value: T, context?: Row) => {
+      const source = sourceOf(keys)
+      const place = { field: column }
+      return located(subject, source, operation, context as Row, () => work(source, value, context), place)
     }
   }
 
-  return {
-    encrypt(keys: Keys, value: unknown, context?: object) {
-      return located(keys, 'encrypt', context, () => {
-        if (value === null && nullable === false) throw new WaxsealError('SCHEMA', `expected ${kind}, got null`)
-        const bound = canonical(context as Record<string, unknown>)
-        const plaintext = encodeValue(kind, value, pad, maxBytes)
-        if (modeOf(migrating, keys[SOURCE]) === 'prepare') {
-          plaintext.fill(0)
-          if (isCell(value))
-            throw new WaxsealError('SCHEMA', 'a plaintext that looks like a cell has to wait for "encrypt"')
-          return [value as string, '']
-        }
-        const { header, key, master } = createEnvelope(keys[SOURCE], 'cell', bound)
-        const sealed = concat(header, key.seal(plaintext, aad))
-        plaintext.fill(0)
-        return [toStored(sealed, prefix, encoding), master.idText]
-      })
-    },
-    decrypt(keys: Keys, stored: Stored, context?: object) {
-      return located(keys, 'decrypt', context, () => {
-        if (migrating.migrate && !isCell(stored) && modeOf(migrating, keys[SOURCE]) !== 'strict')
-          return [stored as unknown, '']
-        const { header, body } = headerAndBody(fromStored(stored, prefix), 'cell')
-        const { key } = openEnvelope(
-          keys[SOURCE],
-          header,
-          'cell',
-          canonical(context as Record<string, unknown>),
-          'decrypt',
-        )
-        const plaintext = openValue(key, body, aad, header.keyId)
-        const value = decodeValue(kind, plaintext)
-        plaintext.fill(0)
-        if (value === null && nullable === false)
-          throw new WaxsealError('SCHEMA', `declared as ${kind}, but null is stored`)
-        return [value, header.keyId]
-      })
-    },
-  } as unknown as Cell<ValueOf<F>, B>
+  return { encrypt: call('encrypt', encrypt), decrypt: call('decrypt', decrypt) } as unknown as Cell<ValueOf<F>, B>
+}
+
+/** While a column migrates: the value is checked as if it were sealed, and must not be taken for a cell later. */
+function keepPlaintext(leaf: Leaf, value: unknown): Stored {
+  plaintextOf(leaf, value).fill(0)
+  if (isCell(value)) throw new WaxsealError('SCHEMA', 'a plaintext that looks like a cell has to wait for "encrypt"')
+  return value as string
 }
 
 /** Recognised by parsing: prefix, canonical base64url, a well-formed header and room for a value. */

@@ -192,11 +192,12 @@ function node(field: AnyField, argument: string, path: readonly PathComponent[] 
     case 'array':
       return { type: 'array', item: node(field.item, `${argument}[]`, undefined, kind) }
     default:
-      return leaf(field, argument, path, kind)
+      return leafOf(field, argument, path, kind)
   }
 }
 
-function leaf(field: Field, argument: string, path: readonly PathComponent[] | undefined, kind: Kind): Leaf {
+/** One protected value, checked. */
+export function leafOf(field: Field, argument: string, path: readonly PathComponent[] | undefined, kind: Kind): Leaf {
   const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = field.options
   if (nullable !== true && nullable !== false && nullable !== 'sql')
     throw config(`${argument}.nullable`, "a boolean or 'sql'", nullable)

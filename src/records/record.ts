@@ -13,19 +13,11 @@ import {
   toStored,
 } from '../envelope/format.ts'
 import type { KeySource, Operation } from '../envelope/keys.ts'
-import { at, config, WaxsealError } from '../errors.ts'
+import { config, WaxsealError } from '../errors.ts'
 import { rowId, type Schema } from './compile.ts'
+import { located, type Place } from './located.ts'
 import { modeOf } from './migrate.ts'
-import {
-  checkColumns,
-  openColumn,
-  PACKED_AAD,
-  type Place,
-  packFields,
-  type Row,
-  sealColumns,
-  unpackFields,
-} from './row.ts'
+import { checkColumns, openColumn, PACKED_AAD, packFields, type Row, sealColumns, unpackFields } from './row.ts'
 
 /**
  * The story of a record, untyped: records.ts puts the types around it. Every function is synchronous, takes a row and
@@ -304,21 +296,4 @@ function report(
     .filter((c) => packed || row[type === 'encrypt' ? c.name : c.stored] !== undefined)
     .map((c) => c.label)
   keys.emit({ type, table: schema.label, rowId: rowId(schema.ids, row), fields, keyId })
-}
-
-/** Runs `work`; a failure is told where it happened, and to listeners. */
-function located<T>(schema: Schema, keys: KeySource, operation: string, row: Row, work: (place: Place) => T): T {
-  const place: Place = { field: undefined }
-  try {
-    return work(place)
-  } catch (error) {
-    const id = typeof row === 'object' && row !== null ? rowId(schema.ids, row) : undefined
-    const told = at(error, { table: schema.label, field: place.field, rowId: id })
-    if (WaxsealError.is(told)) {
-      const { code, field, keyId } = told
-      keys.emit({ type: 'failure', operation, code, table: schema.label, field, rowId: id, keyId })
-      throw told
-    }
-    throw error
-  }
 }

@@ -1,8 +1,8 @@
 import { concat } from '../bytes.ts'
 import { rewrapHeader } from '../envelope/envelope.ts'
 import { fromStored, KINDS, type Stored, toStored } from '../envelope/format.ts'
-import { type Keys, SOURCE } from '../envelope/keys.ts'
-import { at, config, WaxsealError } from '../errors.ts'
+import { type Keys, sourceOf } from '../envelope/keys.ts'
+import { at, WaxsealError } from '../errors.ts'
 import { compile, rowId, type Schema } from './compile.ts'
 import { allOrThrow, mapRows, type RowResult } from './many.ts'
 import { decryptRow, encryptRow, headerOf, patchRow, reencryptRow } from './record.ts'
@@ -156,9 +156,9 @@ export function records<const D extends Declaration>(label: string, declaration:
   const prefix = KINDS[schema.kind].prefix
 
   const encryptOne = (keys: Keys, row: unknown, context: unknown) =>
-    encryptRow(schema, source(keys), row as Row, context as Row | undefined)
+    encryptRow(schema, sourceOf(keys), row as Row, context as Row | undefined)
   const decryptOne = (keys: Keys, row: unknown, context: unknown) =>
-    decryptRow(schema, source(keys), row as Row, context as Row | undefined)
+    decryptRow(schema, sourceOf(keys), row as Row, context as Row | undefined)
   const settledEncrypt = (keys: Keys, rows: readonly unknown[], context: unknown) =>
     mapRows(rows, (row) => encryptOne(keys, row, context))
   const settledDecrypt = (keys: Keys, rows: readonly unknown[], context: unknown) =>
@@ -168,26 +168,26 @@ export function records<const D extends Declaration>(label: string, declaration:
     label,
     declaration,
     schema,
-    sql: { ...sql, needsRotation: (keys: Keys, first?: number) => sql.needsRotation(source(keys), first) },
+    sql: { ...sql, needsRotation: (keys: Keys, first?: number) => sql.needsRotation(sourceOf(keys), first) },
     encrypt: encryptOne,
     decrypt: decryptOne,
     patch(keys: Keys, row: Row, changes: Row, context?: Row) {
-      const { set, guardValue } = patchRow(schema, source(keys), row, changes, context)
+      const { set, guardValue } = patchRow(schema, sourceOf(keys), row, changes, context)
       const expression = guardValue === null ? `"${schema.envelopeColumn}"` : sql.guard
       return { set, guard: { expression, value: guardValue, assert: assertOneRow(schema, row) } }
     },
     rebind(keys: Keys, row: Row, from: { ids: Row; context?: Row }, to: { ids: Row; context?: Row }) {
-      return reencryptRow(schema, source(keys), { ...row, ...from.ids }, from.context, {
+      return reencryptRow(schema, sourceOf(keys), { ...row, ...from.ids }, from.context, {
         ids: to.ids,
         context: to.context,
       })
     },
-    reencrypt: (keys: Keys, row: Row, context?: Row) => reencryptRow(schema, source(keys), row, context),
+    reencrypt: (keys: Keys, row: Row, context?: Row) => reencryptRow(schema, sourceOf(keys), row, context),
     rewrap(keys: Keys, row: Row): Rewrapped | null {
       const was = row[schema.envelope] as Stored
       try {
         const header = headerOf(schema, was)
-        const moved = rewrapHeader(source(keys), header)
+        const moved = rewrapHeader(sourceOf(keys), header)
         if (moved === header.bytes) return null
         const whole = schema.kind === 'columns' ? moved : concat(moved, fromStored(was, prefix).subarray(moved.length))
         return { envelope: toStored(whole, prefix, typeof was === 'string' ? 'text' : 'bytes'), was }
@@ -196,7 +196,7 @@ export function records<const D extends Declaration>(label: string, declaration:
       }
     },
     needsRotation: (keys: Keys, row: Row) =>
-      headerOf(schema, row[schema.envelope]).keyId !== source(keys).active().idText,
+      headerOf(schema, row[schema.envelope]).keyId !== sourceOf(keys).active().idText,
     encryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>
       allOrThrow(await settledEncrypt(keys, rows, context)),
     decryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>
@@ -206,12 +206,6 @@ export function records<const D extends Declaration>(label: string, declaration:
   }
   // The implementation knows rows as records of unknown; the declaration's types are put around it here, once.
   return untyped as unknown as Records<D>
-}
-
-function source(keys: Keys) {
-  const found = keys?.[SOURCE]
-  if (!found) throw config('keys', 'an open keyring, or a handle of one', keys)
-  return found
 }
 
 function assertOneRow(schema: Schema, row: Row) {

@@ -15,23 +15,21 @@ import { decodeValue, encodeValue } from '../envelope/value.ts'
 import { WaxsealError } from '../errors.ts'
 import type { Column, Leaf, Schema } from './compile.ts'
 import { mapLeaves } from './leaves.ts'
+import type { Place } from './located.ts'
 
 export type Row = Readonly<Record<string, unknown>>
 type Draft = Record<string, unknown>
 
-/** Tells an error which field it happened in, without a closure per field. */
-export interface Place {
-  field: string | undefined
-}
-
-function plaintextOf(leaf: Leaf, value: unknown): Uint8Array {
+/** The plaintext of one value as its field is declared; shared bytes, see encodeValue. */
+export function plaintextOf(leaf: Leaf, value: unknown): Uint8Array {
   if (value === null && leaf.nullable === false) {
     throw new WaxsealError('SCHEMA', `expected ${leaf.kind}, got null (declare the field nullable)`)
   }
   return encodeValue(leaf.kind, value, leaf.pad, leaf.maxBytes)
 }
 
-function openedValue(leaf: Leaf, plaintext: Uint8Array): unknown {
+/** The value of an opened plaintext, which is wiped. */
+export function openedValue(leaf: Leaf, plaintext: Uint8Array): unknown {
   const value = decodeValue(leaf.kind, plaintext)
   plaintext.fill(0)
   if (value === null && leaf.nullable === false) {

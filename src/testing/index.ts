@@ -3,7 +3,7 @@ import { defaultEngine, type Engine } from '../engine/index.ts'
 import type { OnEvent } from '../events.ts'
 import type { CacheLimits } from '../keyring/cache.ts'
 import { type Keyring, keyring } from '../keyring/keyring.ts'
-import { loadedMaster, newKeyId } from '../keyring/load.ts'
+import { assemble, newKeyId } from '../keyring/load.ts'
 import { INTEGRITY, keyringId, type Manifest, newManifest, seal, wrapsHash } from '../keyring/manifest.ts'
 import { promote, stage } from '../keyring/transitions.ts'
 import { memoryKeyStore } from '../keystore/memory.ts'
@@ -63,12 +63,11 @@ export function testKeyring(options: TestKeyringOptions = {}): Keyring {
   const staged = stage(newManifest(name, id, suite ? [suite] : [1, 2], propagationMs), keyId, hash, moment)
   const manifest: Manifest = { ...promote(staged, keyId, true, moment), epoch: 1 }
   const stored = seal(engine, integrity, manifest, { [INTEGRITY]: unprotected(integrity), [keyId]: unprotected(bytes) })
-  const master = loadedMaster(engine, id, manifest.versions[0]!, new Secret(bytes))
   const origin = { name, store: memoryKeyStore({ [name]: stored }), kms, engine, testing: true }
   const unlimited = { refreshMs: Number.POSITIVE_INFINITY, maxAgeMs: Number.POSITIVE_INFINITY }
   return keyring(
     origin,
     { ...origin, ...unlimited, clock, ...(suite && { suite }), ...(onEvent && { onEvent }), ...(cache && { cache }) },
-    { stored, manifest, integrity: new Secret(integrity), masters: new Map([[keyId, master]]) },
+    assemble(engine, { stored, manifest, integrity: new Secret(integrity) }, () => new Secret(bytes)),
   )
 }

@@ -1,0 +1,183 @@
+import { config, WaxsealError } from '../errors.ts'
+import { recordKeyCache } from './cache.ts'
+import { assemble, type Loaded, load, type NewMaster, type Origin } from './load.ts'
+import { type Manifest, seal } from './manifest.ts'
+import type { KeyringOptions } from './options.ts'
+import { chooseSuites, keySource, type Live } from './source.ts'
+import * as transitions from './transitions.ts'
+
+const REFRESH_MS = 300_000
+const MAX_AGE_MS = 3_600_000
+const MAX_COMMIT_TRIES = 20
+const MAX_ABSENT_IDS = 10_000
+const isReason = (reason: unknown) => typeof reason === 'string' && reason.length <= 1_000 && reason.isWellFormed()
+
+/** A change of the manifest, decided on what the store holds at that moment. */
+export type Transition = (manifest: Manifest, moment: transitions.Moment) => Manifest
+
+/** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
+export interface Session {
+  readonly live: Live
+  /** What is loaded; CONFIG once closed. */
+  current(): Loaded
+  /** Reads the store again: one read at a time, shared by all who wait for it; a failure is shared with them alone. */
+  refresh(): Promise<void>
+  /**
+   * Applies a transition by compare-and-swap and resolves to the manifest that stands then. Somebody else's write in
+   * between means reading and deciding again; a transition that returns its input writes nothing.
+   */
+  commit(reason: string | undefined, transition: Transition, added?: NewMaster): Promise<Manifest>
+  /** True while a use of the version is cancelling its destruction. */
+  isCancelling(keyId: string): boolean
+  close(): void
+}
+
+export function openSession(origin: Origin, options: KeyringOptions, first: Loaded): Session {
+  const { name, engine } = origin
+  const clock = options.clock ?? Date.now
+  const now = () => Math.floor(clock())
+  let refreshing: Promise<void> | undefined
+  let writing: Promise<unknown> = Promise.resolve()
+  const cancelling = new Set<string>()
+  checkPin(options.pin, first.manifest)
+
+  const live: Live = {
+    name,
+    engine,
+    now,
+    onEvent: options.onEvent,
+    cache: options.cache && recordKeyCache(options.cache, now),
+    refreshMs: options.refreshMs ?? REFRESH_MS,
+    maxAgeMs: options.maxAgeMs ?? MAX_AGE_MS,
+    suites: chooseSuites(first.manifest.suites, options.suite, engine.preferredSuite),
+    loaded: first,
+    loadedAt: now(),
+    wanted: new Set(),
+    absent: new Set(),
+    refreshSoon: () => void inBackground('refresh', refresh),
+    cancelDestroySoon(keyId) {
+      if (cancelling.has(keyId)) return
+      cancelling.add(keyId)
+      void inBackground('cancel destruction', () =>
+        commit('used while pending destruction', (m, moment) => transitions.cancelDestroy(m, keyId, moment)),
+      ).finally(() => cancelling.delete(keyId))
+    },
+  }
+  const source = keySource(live, {})
+
+  function current(): Loaded {
+    if (!live.loaded) throw new WaxsealError('CONFIG', `keyring "${name}" was closed`, { argument: 'keys' })
+    return live.loaded
+  }
+
+  async function inBackground(operation: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work()
+    } catch (error) {
+      if (!live.loaded) return
+      try {
+        source.emit({ type: 'keyring.failure', operation, code: WaxsealError.is(error) ? error.code : undefined })
+      } catch {
+        // Nobody waits for background work, so there is nobody to tell that the listener failed as well.
+      }
+    }
+  }
+
+  function refresh(): Promise<void> {
+    refreshing ??= read().finally(() => {
+      refreshing = undefined
+    })
+    return refreshing
+  }
+
+  async function read(): Promise<void> {
+    const wanted = [...live.wanted]
+    const before = current()
+    const next = await load(origin, before).catch((error) => {
+      current() // closed meanwhile: that is the reason, not a wiped key
+      throw error
+    })
+    if (!live.loaded) wipe(next)
+    // A write of this process may have overtaken the read: then the older answer is dropped.
+    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next)
+    for (const id of wanted) {
+      live.wanted.delete(id)
+      if (live.absent.size >= MAX_ABSENT_IDS) live.absent.clear()
+      if (!live.loaded?.masters.has(id)) live.absent.add(id)
+    }
+  }
+
+  /** Takes over a newer manifest: wipes what it no longer allows, tells listeners what changed. */
+  function install(next: Loaded): void {
+    const before = current()
+    if (next.manifest.epoch < before.manifest.epoch) throw rolledBack(next.manifest.epoch, before.manifest.epoch)
+    live.loaded = next
+    live.loadedAt = now()
+    if (next === before) return
+    for (const version of next.manifest.versions) {
+      const old = before.manifest.versions.find((other) => other.id === version.id)
+      live.absent.delete(version.id)
+      if (old && version.history.length === old.history.length) continue
+      live.cache?.purge(version.id)
+      if (version.state === 'destroyed') before.masters.get(version.id)?.destroy()
+      const last = version.history.at(-1)
+      source.emit({ type: 'key.state', keyId: version.id, state: last?.state ?? version.state, reason: last?.reason })
+    }
+  }
+
+  async function commit(reason: string | undefined, transition: Transition, added?: NewMaster): Promise<Manifest> {
+    if (reason !== undefined && !isReason(reason))
+      throw config('reason', 'well-formed text of at most 1000 characters', reason)
+    const turn = writing.then(async () => {
+      for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
+        await read()
+        const before = current()
+        const changed = transition(before.manifest, { now: now(), reason })
+        if (changed === before.manifest) return changed
+        const manifest = { ...changed, epoch: before.manifest.epoch + 1 }
+        const keys = added ? { ...before.stored.keys, [added.id]: added.wraps } : before.stored.keys
+        const stored = before.integrity.use((key) => seal(engine, key, manifest, keys))
+        try {
+          await origin.store.save(name, stored, before.manifest.epoch)
+        } catch (error) {
+          if (WaxsealError.is(error) && error.code === 'CONFLICT') continue
+          throw error
+        }
+        const secretOf = (version: { id: string }) =>
+          version.id === added?.id ? added.secret : before.masters.get(version.id)!.secret
+        install(assemble(engine, { stored, manifest, integrity: before.integrity }, secretOf))
+        return manifest
+      }
+      throw new WaxsealError('CONFLICT', `keyring "${name}" is being changed by others all the time`)
+    })
+    writing = turn.catch(() => undefined)
+    return turn
+  }
+
+  function close(): void {
+    const { loaded } = live
+    live.loaded = undefined
+    live.cache?.purge()
+    if (loaded) wipe(loaded)
+  }
+
+  return { live, current, refresh, commit, isCancelling: (keyId) => cancelling.has(keyId), close }
+}
+
+function wipe(loaded: Loaded): void {
+  loaded.integrity.destroy()
+  for (const master of loaded.masters.values()) master.destroy()
+}
+
+export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
+  if (pin?.id !== undefined && pin.id !== manifest.id) {
+    throw new WaxsealError('CONFIG', `"pin.id" expected keyring ${pin.id}, got ${manifest.id}`, { argument: 'pin.id' })
+  }
+  if (pin?.minEpoch !== undefined && manifest.epoch < pin.minEpoch) throw rolledBack(manifest.epoch, pin.minEpoch)
+}
+
+function rolledBack(found: number, expected: number): WaxsealError {
+  return new WaxsealError('KEY_STATE', `key store: rolled back to epoch ${found}, epoch ${expected} was seen before`, {
+    state: 'rolled back',
+  })
+}
