@@ -227,6 +227,7 @@ function text(body: Uint8Array): string {
 function parseJson(source: string): unknown {
   try {
     const value: unknown = JSON.parse(source)
+    if (value === null) throw malformed('plaintext: null as JSON')
     checkJson(value, 0) // what could not have been written is not read: it could not be written again
     return value
   } catch {

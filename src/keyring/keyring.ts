@@ -98,7 +98,8 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
 
   async function ready(): Promise<void> {
     current()
-    if (live.wanted.size > 0 || now() - live.loadedAt > live.refreshMs) await refresh()
+    const age = now() - live.loadedAt
+    if (live.wanted.size > 0 || age > live.refreshMs || age < 0) await refresh()
   }
 
   const staged = (manifest: Manifest) =>

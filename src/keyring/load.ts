@@ -5,7 +5,7 @@ import { KEY_ID_BYTES } from '../envelope/format.ts'
 import type { MasterKey } from '../envelope/keys.ts'
 import type { DataKeyWrap, Suite } from '../envelope/suites.ts'
 import { WaxsealError } from '../errors.ts'
-import type { KeyStore, StoredKeyring } from '../keystore/keystore.ts'
+import { type KeyStore, parseStored, type StoredKeyring } from '../keystore/keystore.ts'
 import { type KmsContext, type KmsDriver, unwrapKey, type Wrap, wrapKey } from '../kms/kms.ts'
 import { printsAs, Secret } from '../secret.ts'
 import { claimedId, INTEGRITY, type Manifest, unseal, type Version, wrapsHash } from './manifest.ts'
@@ -96,7 +96,8 @@ async function unwrapIntegrity(origin: Origin, stored: StoredKeyring): Promise<S
 
 async function readStore(store: KeyStore, name: string): Promise<StoredKeyring | undefined> {
   try {
-    return await store.load(name)
+    const stored = await store.load(name)
+    return stored === undefined ? undefined : parseStored(stored)
   } catch (cause) {
     if (WaxsealError.is(cause)) throw cause
     throw new WaxsealError('KMS_UNAVAILABLE', 'key store: reading failed', { cause })

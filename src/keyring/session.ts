@@ -8,6 +8,8 @@ import * as transitions from './transitions.ts'
 
 const REFRESH_MS = 300_000
 const MAX_AGE_MS = 3_600_000
+/** Calls in the background read the store at most once in this time; `ready()` reads whenever it has to. */
+const MIN_REFRESH_MS = 1_000
 const MAX_COMMIT_TRIES = 20
 const MAX_ABSENT_IDS = 10_000
 const isReason = (reason: unknown) => typeof reason === 'string' && reason.length <= 1_000 && reason.isWellFormed()
@@ -38,6 +40,7 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
   const now = () => Math.floor(clock())
   let refreshing: Promise<void> | undefined
   let writing: Promise<unknown> = Promise.resolve()
+  let attemptedAt = now()
   const cancelling = new Set<string>()
   checkPin(options.pin, first.manifest)
 
@@ -54,7 +57,11 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
     loadedAt: now(),
     wanted: new Set(),
     absent: new Set(),
-    refreshSoon: () => void inBackground('refresh', refresh),
+    refreshSoon() {
+      const since = now() - attemptedAt
+      if (refreshing || (since >= 0 && since < MIN_REFRESH_MS)) return
+      void inBackground('refresh', refresh)
+    },
     cancelDestroySoon(keyId) {
       if (cancelling.has(keyId)) return
       cancelling.add(keyId)
@@ -93,6 +100,7 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
   async function read(): Promise<void> {
     const wanted = [...live.wanted]
     const before = current()
+    attemptedAt = now()
     const next = await load(origin, before).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
       throw error
@@ -107,21 +115,23 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
     }
   }
 
-  /** Takes over a newer manifest: wipes what it no longer allows, tells listeners what changed. */
+  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
   function install(next: Loaded): void {
     const before = current()
-    if (next.manifest.epoch < before.manifest.epoch) throw rolledBack(next.manifest.epoch, before.manifest.epoch)
+    if (!continues(before.manifest, next.manifest)) throw rolledBack(next.manifest.epoch, before.manifest.epoch)
     live.loaded = next
     live.loadedAt = now()
     if (next === before) return
-    for (const version of next.manifest.versions) {
-      const old = before.manifest.versions.find((other) => other.id === version.id)
-      live.absent.delete(version.id)
-      if (old && version.history.length === old.history.length) continue
-      live.cache?.purge(version.id)
-      if (version.state === 'destroyed') before.masters.get(version.id)?.destroy()
-      const last = version.history.at(-1)
-      source.emit({ type: 'key.state', keyId: version.id, state: last?.state ?? version.state, reason: last?.reason })
+    const old = new Map(before.manifest.versions.map((version) => [version.id, version]))
+    const changed = next.manifest.versions.filter((v) => v.history.length !== old.get(v.id)?.history.length)
+    for (const { id, state } of changed) {
+      live.absent.delete(id)
+      live.cache?.purge(id)
+      if (state === 'destroyed') before.masters.get(id)?.destroy()
+    }
+    for (const { id, state, history } of changed) {
+      const last = history.at(-1)
+      source.emit({ type: 'key.state', keyId: id, state: last?.state ?? state, reason: last?.reason })
     }
   }
 
@@ -145,7 +155,9 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
         }
         const secretOf = (version: { id: string }) =>
           version.id === added?.id ? added.secret : before.masters.get(version.id)!.secret
-        install(assemble(engine, { stored, manifest, integrity: before.integrity }, secretOf))
+        // A refresh may have seen this write, and later ones of others, before its answer came back.
+        if (current().manifest.epoch < manifest.epoch)
+          install(assemble(engine, { stored, manifest, integrity: before.integrity }, secretOf))
         return manifest
       }
       throw new WaxsealError('CONFLICT', `keyring "${name}" is being changed by others all the time`)
@@ -162,6 +174,17 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
   }
 
   return { live, current, refresh, commit, isCancelling: (keyId) => cancelling.has(keyId), close }
+}
+
+/** True when `next` is `before` with more history: an older copy is not, nor is one that was changed from an older copy. */
+function continues(before: Manifest, next: Manifest): boolean {
+  if (next.epoch < before.epoch) return false
+  if (next.epoch === before.epoch) return JSON.stringify(next) === JSON.stringify(before)
+  const versions = new Map(next.versions.map((version) => [version.id, version]))
+  return before.versions.every(({ id, history }) => {
+    const later = versions.get(id)?.history.slice(0, history.length)
+    return JSON.stringify(later) === JSON.stringify(history)
+  })
 }
 
 function wipe(loaded: Loaded): void {

@@ -6,6 +6,7 @@ import {
   FIELD_PREFIX,
   fieldAad,
   fromStored,
+  MAX_LABEL_BYTES,
   MAX_PLAINTEXT_BYTES,
   malformed,
   toStored,
@@ -124,6 +125,8 @@ export function unpackFields(schema: Schema, packed: Uint8Array, out: Draft, pla
     const labelEnd = at + 2 + readU16(packed, at)
     if (labelEnd + 4 > packed.length) throw malformed('plaintext: a packed entry is cut off')
     const label = packed.subarray(at + 2, labelEnd)
+    if (label.length === 0 || label.length > MAX_LABEL_BYTES)
+      throw malformed('plaintext: a packed label of a wrong length')
     const end = labelEnd + 4 + readU32(packed, labelEnd)
     if (end > packed.length) throw malformed('plaintext: a packed entry is cut off')
     if (previous && compareBytes(previous, label) >= 0) throw malformed('plaintext: packed entries are not in order')

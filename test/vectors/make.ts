@@ -23,7 +23,7 @@ import { recordingEngine, seededRandom } from './seeded.ts'
 
 export const KEYRING_ID = Uint8Array.from({ length: 16 }, (_, i) => 0xc0 + i)
 export const MASTERS = [0, 1].map((n) => ({
-  id: Uint8Array.from({ length: 15 }, (_, i) => 0x10 * (n + 1) + i),
+  id: Uint8Array.from({ length: 15 }, (_, i) => (i < 5 ? 0 : 0x10 * (n + 1) + i)),
   key: Uint8Array.from({ length: 32 }, (_, i) => 0x40 * (n + 1) + i),
 }))
 
@@ -85,22 +85,42 @@ const FIELDS: FieldInput[] = [
   { path: ['nothing'], type: 'text', value: null },
   { path: ['padded'], type: 'text', value: 'short', pad: { to: 32 } },
   { path: ['rounded'], type: 'text', value: 'fifteen bytes..', pad: { multiple: 16 } },
+  { path: ['padded, empty'], type: 'text', value: '', pad: { to: 4 } },
+  { path: ['padded, full'], type: 'text', value: 'full', pad: { to: 4 } },
+  { path: ['padded, like padding'], type: 'bytes', value: Uint8Array.of(1, 0x80, 0, 0), pad: { multiple: 8 } },
+  { path: ['padded null'], type: 'text', value: null, pad: { to: 4 } },
+  { path: ['padded no number'], type: 'number', value: null, pad: { multiple: 8 } },
+  { path: ['marked'], type: 'text', value: '\ufeffbyte order mark, \u0000 and 🜚' },
+  { path: ['no bytes'], type: 'bytes', value: new Uint8Array(0) },
+  { path: ['null bytes'], type: 'bytes', value: null },
+  { path: ['null bigint'], type: 'bigint', value: null },
+  { path: ['null boolean'], type: 'boolean', value: null },
+  { path: ['null json'], type: 'json', value: null },
   { path: ['raw'], type: 'bytes', value: Uint8Array.of(0, 1, 0x80, 0xff) },
   { path: ['rate'], type: 'number', value: 0.1 },
   { path: ['minus zero'], type: 'number', value: -0 },
   { path: ['not a number'], type: 'number', value: Number.NaN },
   { path: ['endless'], type: 'number', value: Number.NEGATIVE_INFINITY },
+  { path: ['endless, up'], type: 'number', value: Number.POSITIVE_INFINITY },
+  { path: ['least'], type: 'number', value: 5e-324 },
+  { path: ['exponent'], type: 'number', value: 1e21 },
   { path: ['no number'], type: 'number', value: null },
+  { path: ['lowest int'], type: 'int', value: -9007199254740991 },
   { path: ['count'], type: 'int', value: 9007199254740991 },
   { path: ['zero'], type: 'bigint', value: 0n },
   { path: ['127'], type: 'bigint', value: 127n },
   { path: ['128'], type: 'bigint', value: 128n },
   { path: ['-128'], type: 'bigint', value: -128n },
   { path: ['-129'], type: 'bigint', value: -129n },
+  { path: ['-1'], type: 'bigint', value: -1n },
+  { path: ['255'], type: 'bigint', value: 255n },
+  { path: ['longest'], type: 'bigint', value: -(2n ** 4095n) },
   { path: ['large'], type: 'bigint', value: 2n ** 200n },
   { path: ['yes'], type: 'boolean', value: true },
   { path: ['no'], type: 'boolean', value: false },
   { path: ['born'], type: 'date', value: new Date('1969-07-20T20:17:40.123Z') },
+  { path: ['first date'], type: 'date', value: new Date(-8.64e15) },
+  { path: ['last date'], type: 'date', value: new Date(8.64e15) },
   { path: ['unborn'], type: 'date', value: null },
   { path: ['profile'], type: 'json', value: { a: [1, null, 'é'], b: {} } },
   { path: ['address', 'street'], type: 'text', value: 'Av. Brigadeiro Faria Lima, 2170' },
@@ -108,6 +128,25 @@ const FIELDS: FieldInput[] = [
   { path: ['a', 'b'], type: 'text', value: 'two labels' },
   { path: ['phones', [0, 2], 'number'], type: 'text', value: '+55 (12) 3923-5555' },
   { path: ['phones', [1, 2], 'number'], type: 'text', value: '+55 (12) 3923-5566' },
+]
+const LABELLED: FieldInput[] = ['é', 'z', 'za', 'Z', '\uffff', '𐀀', 'x'.repeat(255)].map((label) => ({
+  path: [label],
+  type: 'text',
+  value: label,
+}))
+const PLACED: FieldInput[] = [
+  { path: ['x'.repeat(255)], type: 'text', value: 'a long label' },
+  { path: ['grid', [2, 3], [256, 300], 'ü'], type: 'text', value: 'a nested array' },
+]
+const NAMES: ContextInputEntry[] = [
+  { name: 'a', type: 'text', value: '' },
+  { name: 'ab', type: 'int', value: '0' },
+  { name: 'B', type: 'int', value: `-${'9'.repeat(39)}` },
+  { name: 'é', type: 'bytes', value: new Uint8Array(1024).fill(7) },
+  { name: '\uffff', type: 'text', value: 'before the next in UTF-8, after it in UTF-16' },
+  { name: '𐀀', type: 'text', value: 'x' },
+  { name: 'n'.repeat(64), type: 'uuid', value: '00000000-0000-4000-8000-00000000000a' },
+  ...Array.from({ length: 9 }, (_, i): ContextInputEntry => ({ name: `more${i}`, type: 'int', value: String(i) })),
 ]
 const PACKED = FIELDS.filter((field) => field.path.length === 1)
 const PATCH: FieldInput[] = [{ path: ['email'], type: 'text', value: 'new@example.org' }]
@@ -132,6 +171,8 @@ export function generateVectors() {
   const vectors = SUITES.flatMap((suite) => [
     columns('columns', suite, ROW, FIELDS),
     columns('columns, typed context', suite, TENANT, FIELDS.slice(0, 1)),
+    columns('columns, names and places', suite, NAMES, PLACED),
+    packed('packed, order of labels', suite, ROW, LABELLED),
     packed('packed', suite, ROW, PACKED),
     packed('packed, no field', suite, ROW, []),
     cell('cell', suite, CELL, { path: ['body'], type: 'text', value: 'a note' }),
@@ -193,6 +234,7 @@ function sealField(key: Sealer, kind: Kind, field: FieldInput) {
     aad: toHex(aad),
     type: field.type,
     value: portable(field.value),
+    ...(field.pad ? { pad: field.pad } : {}),
     plaintext: toHex(plaintext),
     sealed: toHex(sealed),
     text: text(FIELD_PREFIX, sealed),
@@ -240,10 +282,11 @@ function packed(name: string, suite: Suite, entries: ContextInputEntry[], fields
   return {
     ...common,
     header: toHex(header),
-    entries: inOrder.map(({ field, label, plaintext: p }) => ({
-      label: toHex(label),
+    entries: inOrder.map(({ field, plaintext: p }) => ({
+      label: field.path[0] as string,
       type: field.type,
       value: portable(field.value),
+      ...(field.pad ? { pad: field.pad } : {}),
       plaintext: toHex(p),
     })),
     plaintext: toHex(plaintext),
@@ -269,13 +312,38 @@ function cell(name: string, suite: Suite, entries: ContextInputEntry[], field: F
 
 const fromHexStrict = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, 'hex'))
 
+/** Authentic plaintexts that no writer makes. */
+const PLAINTEXTS: { name: string; type: ValueKind; bytes: number[]; code: string }[] = [
+  { name: 'empty', type: 'text', bytes: [], code: 'MALFORMED' },
+  { name: 'tag 00', type: 'text', bytes: [0], code: 'MALFORMED' },
+  { name: 'tag 0a', type: 'text', bytes: [10, 120], code: 'MALFORMED' },
+  { name: 'padded without its mark', type: 'text', bytes: [0x84, 120], code: 'MALFORMED' },
+  { name: 'padded, nothing but zeros', type: 'text', bytes: [0x84, 0, 0], code: 'MALFORMED' },
+  { name: 'null with a value', type: 'text', bytes: [1, 0], code: 'MALFORMED' },
+  { name: 'boolean with a value', type: 'boolean', bytes: [2, 0], code: 'MALFORMED' },
+  { name: 'text that is not UTF-8', type: 'text', bytes: [4, 0xc3], code: 'MALFORMED' },
+  { name: 'text with an encoded surrogate', type: 'text', bytes: [4, 0xed, 0xa0, 0x80], code: 'MALFORMED' },
+  { name: 'bigint without bytes', type: 'bigint', bytes: [7], code: 'MALFORMED' },
+  { name: 'bigint longer than needed', type: 'bigint', bytes: [7, 0, 0], code: 'MALFORMED' },
+  { name: 'negative bigint longer than needed', type: 'bigint', bytes: [7, 0xff, 0xff], code: 'MALFORMED' },
+  { name: 'number of 7 bytes', type: 'number', bytes: [6, 0, 0, 0, 0, 0, 0, 0], code: 'MALFORMED' },
+  { name: 'number of 9 bytes', type: 'number', bytes: [6, 0, 0, 0, 0, 0, 0, 0, 0, 0], code: 'MALFORMED' },
+  { name: 'another NaN', type: 'number', bytes: [6, 0x7f, 0xf8, 0, 0, 0, 0, 0, 1], code: 'MALFORMED' },
+  { name: 'date out of range', type: 'date', bytes: [8, 0x7f, 0, 0, 0, 0, 0, 0, 0], code: 'MALFORMED' },
+  { name: 'not JSON', type: 'json', bytes: [9, 0x7b], code: 'MALFORMED' },
+  { name: 'null as JSON', type: 'json', bytes: [9, ...ascii('null')], code: 'MALFORMED' },
+  { name: 'text where bytes are declared', type: 'bytes', bytes: [4, 120], code: 'SCHEMA' },
+  { name: 'a fraction where int is declared', type: 'int', bytes: [6, 0x3f, 0xe0, 0, 0, 0, 0, 0, 0], code: 'SCHEMA' },
+  { name: 'a boolean where text is declared', type: 'text', bytes: [2], code: 'SCHEMA' },
+]
+
 /** What must be refused, with the code to refuse it with. */
 function failures() {
   return SUITES.flatMap((suite) => {
     const both = [1, 2]
     const row = start('failures', suite, 'columns', ROW)
     const email = sealField(row.key, 'columns', FIELDS[0]!)
-    const phone = sealField(row.key, 'columns', FIELDS[26]!)
+    const phone = sealField(row.key, 'columns', FIELDS.find((field) => field.path.length === 3)!)
     const box = start('failures', suite, 'cell', CELL)
     const blob = Uint8Array.from([
       ...box.header,
@@ -291,6 +359,7 @@ function failures() {
       change: {
         header?: Uint8Array
         sealed?: string
+        type?: ValueKind
         path?: Label[]
         entries?: ContextInputEntry[]
         allowed?: number[]
@@ -301,7 +370,11 @@ function failures() {
       suite_allowed: change.allowed ?? both,
       context: context(change.entries ?? ROW),
       header: toHex(change.header ?? row.header),
-      field: { path: change.path ?? ['email'], sealed: change.sealed ?? email.sealed },
+      field: {
+        path: change.path ?? ['email'],
+        ...(change.type && { type: change.type }),
+        sealed: change.sealed ?? email.sealed,
+      },
       code,
     })
     const blobCase = (name: string, code: string, bytes: Uint8Array) => ({
@@ -311,6 +384,21 @@ function failures() {
       context: context(CELL),
       blob: toHex(bytes),
       field: { path: ['body'] },
+      code,
+    })
+    const pack = start('failures', suite, 'packed', ROW)
+    const sealPacked = (entries: number[][]) =>
+      Uint8Array.from([...pack.header, ...pack.key.seal(Uint8Array.from(entries.flat()), fieldAad('packed', []))])
+    const entry = (label: string): number[] => [0, label.length, ...ascii(label), 0, 0, 0, 2, 4, 120]
+    const packedBlob = sealPacked([entry('a')])
+    const asKind = (header: Uint8Array, body: Uint8Array) =>
+      Uint8Array.from([...set(header, 2, body[2]!), ...body.subarray(header.length)])
+    const packedCase = (name: string, code: string, bytes: Uint8Array) => ({
+      name: `${name}, suite ${suite.id}`,
+      kind: 'packed',
+      suite_allowed: both,
+      context: context(ROW),
+      blob: toHex(bytes),
       code,
     })
     const textCase = (name: string, kind: string, value: string) => ({
@@ -382,10 +470,28 @@ function failures() {
       blobCase('cell of another kind', 'MALFORMED', set(blob, 2, 1)),
       textCase('text with another prefix', 'columns', `wxc:${headerText.slice(4)}`),
       textCase('text without its prefix', 'columns', headerText.slice(4)),
-      textCase('text with padding', 'field', `${email.text}=`),
+      blobCase('cell, one byte short', 'DECRYPTION_FAILED', blob.subarray(0, -1)),
+      packedCase('packed, last bit', 'DECRYPTION_FAILED', changed(packedBlob, packedBlob.length - 1, 1)),
+      packedCase('packed, one byte short', 'DECRYPTION_FAILED', packedBlob.subarray(0, -1)),
+      packedCase('packed, header alone', 'MALFORMED', pack.header),
+      packedCase('packed, the header of a row', 'DECRYPTION_FAILED', asKind(row.header, packedBlob)),
+      packedCase('packed, out of order', 'MALFORMED', sealPacked([entry('b'), entry('a')])),
+      packedCase('packed, a label twice', 'MALFORMED', sealPacked([entry('a'), entry('a')])),
+      packedCase('packed, an empty label', 'MALFORMED', sealPacked([entry('')])),
+      packedCase('packed, cut off in a label', 'MALFORMED', sealPacked([[0, 9, 97]])),
+      packedCase('packed, cut off in a value', 'MALFORMED', sealPacked([[0, 1, 97, 0, 0, 0, 2, 1]])),
+      packedCase('packed, a huge length', 'MALFORMED', sealPacked([[0, 1, 97, 255, 255, 255, 255, 1]])),
+      ...PLAINTEXTS.map(({ name: what, type, bytes, code }) =>
+        columnsCase(`plaintext: ${what}`, code, {
+          type,
+          sealed: toHex(row.key.seal(Uint8Array.from(bytes), fieldAad('columns', pathOf(['email'])))),
+        }),
+      ),
+      textCase('text with padding', 'field', `wxf:${toBase64url(new Uint8Array(64))}==`),
+      textCase('text with too little padding', 'field', `${email.text}=`),
       textCase('text with white space', 'columns', `${headerText.slice(0, 60)}\n${headerText.slice(60)}`),
       textCase('text with the other alphabet', 'field', 'wxf:+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/'),
-      textCase('text with trailing bits', 'field', `wxf:${'A'.repeat(40)}B`),
+      textCase('text with trailing bits', 'field', `wxf:${'A'.repeat(37)}B`),
       textCase('text of an impossible length', 'field', `wxf:${'A'.repeat(41)}`),
     ]
   })

@@ -298,12 +298,23 @@ def pad(plaintext: bytes, size: int) -> bytes:
         raise ValueError("no room for the padding")
     return (bytes([plaintext[0] + 0x80]) + plaintext[1:] + b"\x80").ljust(size, b"\x00")
 
-def encode_value(kind: str, value: Any) -> bytes:
-    """Not padded, except where "Plaintext" itself asks for it. JSON is given as its text, a date in milliseconds."""
+def padded_size(value_bytes: int, padding: dict[str, int]) -> int:
+    """"Plaintext": a fixed size, or value and mark rounded up to a multiple."""
+    if "to" in padding:
+        return 2 + padding["to"]
+    return 1 + -(-(value_bytes + 1) // padding["multiple"]) * padding["multiple"]
+
+def encode_value(kind: str, value: Any, padding: dict[str, int] | None = None) -> bytes:
+    """JSON is given as its text, a date in milliseconds."""
     if kind not in TAGS:
         raise ValueError(f"type {kind!r}")
-    if value is None:
-        return pad(b"\x01", 9) if kind in ("number", "int", "date") else b"\x01"
+    plain = b"\x01" if value is None else encode_unpadded(kind, value)
+    room = 8 if value is None and kind in ("number", "int", "date") else len(plain) - 1
+    if padding:
+        return pad(plain, padded_size(room, padding))
+    return plain if room == len(plain) - 1 else pad(plain, 1 + room)
+
+def encode_unpadded(kind: str, value: Any) -> bytes:
     if kind == "boolean":
         return b"\x03" if value else b"\x02"
     tag = bytes(TAGS[kind])
@@ -347,12 +358,13 @@ def decode_value(kind: str, plaintext: bytes) -> Value:
         if kind == "number":
             return number
         if not abs(number) < 2 ** 53 or number != int(number):
-            malformed("not an integer")
+            raise Refused(SCHEMA, "a number of a field declared as int")
         return int(number)
     if tag == 9:
         text = utf8(value)
         try:
-            json.loads(text, parse_constant=malformed, parse_int=str, parse_float=str)
+            if json.loads(text, parse_constant=malformed, parse_int=str, parse_float=str) is None:
+                malformed("null as JSON")
         except (ValueError, RecursionError):
             malformed("not JSON")
         return text
@@ -433,10 +445,7 @@ class Checker:
     def plaintext(self, what: str, row: dict[str, Any]) -> bytes:
         """Value to plaintext and back."""
         plaintext, value = unhex(row["plaintext"]), typed(row["type"], row["value"])
-        encoded = encode_value(row["type"], value)
-        if plaintext[0] & 0x80 and not encoded[0] & 0x80:  # padded by declaration, to a size that the vector shows
-            encoded = pad(encoded, len(plaintext))
-        self.equal(f"{what}: plaintext", encoded, plaintext)
+        self.equal(f"{what}: plaintext", encode_value(row["type"], value, row.get("pad")), plaintext)
         self.equal(f"{what}: value", decode_value(row["type"], plaintext), value)
         return plaintext
 
@@ -447,7 +456,7 @@ class Checker:
             self.equal(f"{what}: sealed", seal(suite, key, aad, plaintext, sealed[:SUITES[suite].nonce]), sealed)
 
     def field(self, suite: int, kind: int, keys: list[bytes], row: dict[str, Any]) -> None:
-        self.keys("field", row, "path aad type value plaintext sealed" + (" text" if kind == 1 else ""))
+        self.keys("field", row, "path aad type value plaintext sealed" + (" text" if kind == 1 else ""), "pad")
         what, aad, sealed = f"field {row['path']}", place(kind, path_of(row["path"])), unhex(row["sealed"])
         self.equal(f"{what}: AAD", aad, unhex(row["aad"]))
         self.sealed(what, suite, keys, aad, self.plaintext(what, row), sealed)
@@ -507,8 +516,8 @@ class Checker:
         else:
             entries = []
             for entry in row["entries"]:
-                self.keys("entry", entry, "label type value plaintext")
-                entries.append((unhex(entry["label"]), self.plaintext(f"entry {entry['label']}", entry)))
+                self.keys("entry", entry, "label type value plaintext", "pad")
+                entries.append((entry["label"].encode("utf-8"), self.plaintext(f"entry {entry['label']}", entry)))
             plaintext = unhex(row["plaintext"])
             self.equal("packed plaintext", pack(reversed(entries)), plaintext)
             self.equal("entries and their order", unpack(plaintext), entries)
