@@ -6,10 +6,11 @@ interface NativeCodecs {
   utf8Slice(this: Uint8Array, start: number, end: number): string
   latin1Slice(this: Uint8Array, start: number, end: number): string
   base64urlSlice(this: Uint8Array, start: number, end: number): string
+  base64urlWrite(this: Uint8Array, text: string, at: number): number
 }
 const NodeBuffer = (globalThis as { Buffer?: typeof Buffer }).Buffer
 const prototype = NodeBuffer?.prototype as (Buffer & Partial<NativeCodecs>) | undefined
-const native = ['utf8Write', 'utf8Slice', 'latin1Slice', 'base64urlSlice'].every(
+const native = ['utf8Write', 'utf8Slice', 'latin1Slice', 'base64urlSlice', 'base64urlWrite'].every(
   (name) => typeof prototype?.[name as keyof NativeCodecs] === 'function',
 )
   ? (prototype as Buffer & NativeCodecs)
@@ -102,17 +103,17 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 const VALUES = new Int8Array(128).fill(-1)
 for (let i = 0; i < 64; i++) VALUES[ALPHABET.charCodeAt(i)] = i
 
-/** Unpadded base64url (RFC 4648, section 5). */
-export const toBase64url: (bytes: Uint8Array) => string = native
-  ? (bytes) => native.base64urlSlice.call(bytes, 0, bytes.length)
+/** Unpadded base64url (RFC 4648, section 5) of the bytes before `end`. */
+export const toBase64url: (bytes: Uint8Array, end?: number) => string = native
+  ? (bytes, end = bytes.length) => native.base64urlSlice.call(bytes, 0, end)
   : portableBase64url
 
 /** The portable encoder, exported so that a test holds both to the same answers. */
-export function portableBase64url(bytes: Uint8Array): string {
+export function portableBase64url(bytes: Uint8Array, end = bytes.length): string {
   let out = ''
-  for (let i = 0; i < bytes.length; i += 3) {
-    const left = bytes.length - i
-    const group = (bytes[i]! << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0)
+  for (let i = 0; i < end; i += 3) {
+    const left = end - i
+    const group = (bytes[i]! << 16) | (left > 1 ? bytes[i + 1]! << 8 : 0) | (left > 2 ? bytes[i + 2]! : 0)
     out += ALPHABET[group >>> 18]! + ALPHABET[(group >>> 12) & 63]!
     if (left > 1) out += ALPHABET[(group >>> 6) & 63]!
     if (left > 2) out += ALPHABET[group & 63]!
@@ -125,21 +126,35 @@ export function portableBase64url(bytes: Uint8Array): string {
  * undefined, so that no two texts mean the same bytes. Reads `text` from `from` on.
  */
 export function fromBase64url(text: string, from = 0): Uint8Array | undefined {
-  return NodeBuffer && native ? nativeFromBase64url(NodeBuffer, native, text, from) : portableFromBase64url(text, from)
+  if (!native) return portableFromBase64url(text, from)
+  const out = new Uint8Array(decodedLength(text.length - from))
+  return nativeDecode(native, text, from, out) ? out : undefined
 }
 
-function nativeFromBase64url(
-  buffer: typeof Buffer,
-  codecs: NativeCodecs,
-  text: string,
-  from: number,
-): Uint8Array | undefined {
+let shared = new Uint8Array(1024)
+
+/** {@link fromBase64url} into bytes that the next call overwrites: for what is opened at once. */
+export function fromBase64urlShared(text: string, from: number): Uint8Array | undefined {
+  if (!native) return portableFromBase64url(text, from)
+  const length = decodedLength(text.length - from)
+  if (length > shared.length) {
+    if (length > 65_536) return fromBase64url(text, from)
+    shared = new Uint8Array(length)
+  }
+  const out = shared.subarray(0, length)
+  return nativeDecode(native, text, from, out) ? out : undefined
+}
+
+const decodedLength = (characters: number): number => Math.floor((characters * 3) / 4)
+
+function nativeDecode(codecs: NativeCodecs, text: string, from: number, out: Uint8Array): boolean {
   const body = from === 0 ? text : text.slice(from)
-  const bytes = buffer.from(body, 'base64url')
-  // Buffer skips what it does not know; encoding again tells whether there was anything to skip.
-  return codecs.base64urlSlice.call(bytes, 0, bytes.length) === body ? bytes : undefined
+  codecs.base64urlWrite.call(out, body, 0)
+  // Buffer's decoder skips what it does not know; encoding again tells whether there was anything to skip.
+  return codecs.base64urlSlice.call(out, 0, out.length) === body
 }
 
+/** The portable decoder, exported so that a test holds both to the same answers. */
 export function portableFromBase64url(text: string, from = 0): Uint8Array | undefined {
   const length = text.length - from
   const tail = length % 4

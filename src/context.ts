@@ -1,4 +1,4 @@
-import { ascii, compareBytes, concat, fromHex, toHex, utf8, writeU16, writeU32 } from './bytes.ts'
+import { compareBytes, concat, fromHex, toHex, utf8, writeU16, writeU32, writeUtf8 } from './bytes.ts'
 import { config, typeName, WaxsealError } from './errors.ts'
 
 /**
@@ -64,25 +64,33 @@ function badValue(type: ContextType, value: unknown, argument: string): WaxsealE
   return new WaxsealError('SCHEMA', `"${argument}" expected ${EXPECTED[type]}, got ${got}`, { argument })
 }
 
-function valueBytes(type: ContextType, value: unknown, argument: string): Uint8Array {
-  const bytes = type === 'bytes' && value instanceof Uint8Array ? value : canonicalBytes(type, value, argument)
-  if (bytes.length > CONTEXT_LIMITS.valueBytes) {
-    throw new WaxsealError('LIMIT_EXCEEDED', `"${argument}" expected at most 1024 bytes, got ${bytes.length}`, {
-      argument,
-    })
+/** Room for the largest context: contexts are encoded here, then copied out. Calls are synchronous. */
+const scratch = new Uint8Array(
+  2 + CONTEXT_LIMITS.entries * (2 + CONTEXT_LIMITS.nameBytes + 5 + 3 * CONTEXT_LIMITS.valueBytes),
+)
+
+/** Writes the value at `at` of the scratch bytes; returns its length. */
+function writeValue(type: ContextType, value: unknown, argument: string, at: number): number {
+  const length = value instanceof Uint8Array ? value.length : typeof value === 'string' ? value.length : 0
+  if (length > CONTEXT_LIMITS.valueBytes) throw tooLong(argument, CONTEXT_LIMITS.valueBytes, length)
+  if (type === 'bytes' && value instanceof Uint8Array) {
+    scratch.set(value, at)
+    return length
   }
-  return bytes
+  const text = canonicalId(type, value, argument)
+  if (type === 'uuid') {
+    scratch.set(fromHex(text.replaceAll('-', ''))!, at)
+    return 16
+  }
+  if (type === 'int' && text.length > CONTEXT_LIMITS.intLength)
+    throw tooLong(argument, CONTEXT_LIMITS.intLength, text.length)
+  const written = writeUtf8(scratch, text, at)
+  if (written > CONTEXT_LIMITS.valueBytes) throw tooLong(argument, CONTEXT_LIMITS.valueBytes, written)
+  return written
 }
 
-function canonicalBytes(type: ContextType, value: unknown, argument: string): Uint8Array {
-  const text = canonicalId(type, value, argument)
-  if (type === 'uuid') return fromHex(text.replaceAll('-', ''))!
-  if (type === 'int' && text.length > CONTEXT_LIMITS.intLength) {
-    throw new WaxsealError('LIMIT_EXCEEDED', `"${argument}" expected at most 40 characters, got ${text.length}`, {
-      argument,
-    })
-  }
-  return ascii(text)
+function tooLong(argument: string, limit: number, got: number): WaxsealError {
+  return new WaxsealError('LIMIT_EXCEEDED', `"${argument}" expected at most ${limit} bytes, got ${got}`, { argument })
 }
 
 /** name length 2 ‖ name ‖ type 1 ‖ value length 4 */
@@ -140,31 +148,25 @@ export function contextShape(entries: readonly ContextEntry[]): ContextShape {
       pieces.push({ fixed, type: entry.type, name: entry.name, input: entry.input })
       fixed = new Uint8Array(0)
     } else {
-      const bytes = valueBytes(entry.type, entry.constant, entry.name)
-      writeU32(fixed, fixed.length - 4, bytes.length)
-      fixed = concat(fixed, bytes)
+      const length = writeValue(entry.type, entry.constant, entry.name, 0)
+      writeU32(fixed, fixed.length - 4, length)
+      fixed = concat(fixed, scratch.subarray(0, length))
     }
   }
   const tail = fixed
 
   return {
     encode(values) {
-      const encoded = pieces.map((piece) => valueBytes(piece.type, values[piece.input], piece.name))
-      let length = tail.length
-      for (let i = 0; i < pieces.length; i++) length += pieces[i]!.fixed.length + encoded[i]!.length
-      const out = new Uint8Array(length)
       let at = 0
-      for (let i = 0; i < pieces.length; i++) {
-        const head = pieces[i]!.fixed
-        const value = encoded[i]!
-        out.set(head, at)
-        at += head.length
-        writeU32(out, at - 4, value.length)
-        out.set(value, at)
-        at += value.length
+      for (const { fixed, type, name, input } of pieces) {
+        scratch.set(fixed, at)
+        at += fixed.length
+        const length = writeValue(type, values[input], name, at)
+        writeU32(scratch, at - 4, length)
+        at += length
       }
-      out.set(tail, at)
-      return out
+      scratch.set(tail, at)
+      return scratch.slice(0, at + tail.length)
     },
   }
 }

@@ -124,8 +124,7 @@ export class WaxsealError extends Error {
     super(message, cause && { cause })
     this.code = code
     this.retryable = ERRORS[code].retryable
-    for (const name of WHERE)
-      if (details[name] !== undefined) Object.defineProperty(this, name, { value: details[name], enumerable: true })
+    for (const name of WHERE) if (details[name] !== undefined) tell(this, name, details[name])
     Object.defineProperty(this, brand, { value: true })
   }
 
@@ -135,20 +134,16 @@ export class WaxsealError extends Error {
   }
 }
 
-/** The same error, told where it happened; anything else passes through. Details already there win. */
-export function at(error: unknown, where: ErrorDetails): unknown {
-  if (!WaxsealError.is(error)) return error
-  const located = new WaxsealError(error.code, error.message, {
-    table: error.table ?? where.table,
-    field: error.field ?? where.field,
-    rowId: error.rowId ?? where.rowId,
-    keyId: error.keyId ?? where.keyId,
-    state: error.state,
-    argument: error.argument,
-  })
-  if (error.cause !== undefined) Object.defineProperty(located, 'cause', { value: error.cause, configurable: true })
-  if (error.stack !== undefined) located.stack = error.stack
-  return located
+/** Tells an error where it happened, unless it knows already; anything that is not ours passes as it is. */
+export function at(error: unknown, where: Omit<ErrorDetails, 'cause'>): unknown {
+  if (WaxsealError.is(error)) {
+    for (const name of WHERE) if (where[name] !== undefined && error[name] === undefined) tell(error, name, where[name])
+  }
+  return error
+}
+
+function tell(error: WaxsealError, name: (typeof WHERE)[number], value: string): void {
+  Object.defineProperty(error, name, { value, enumerable: true })
 }
 
 /** What came, without its value: for messages that must not carry plaintext. */

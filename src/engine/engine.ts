@@ -10,12 +10,14 @@ export interface Engine {
   readonly preferredSuite: 1 | 2
   /** `length` bytes straight from the system's generator, for keys: a pool may be duplicated by a VM snapshot. */
   randomKey(length: number): Uint8Array
+  /** {@link Engine.randomKey} into bytes that the caller has, and wipes. */
+  fillKey(out: Uint8Array): void
   /** `length` bytes for nonces and ids, from a pool that is wiped as it is handed out. */
   randomBytes(length: number): Uint8Array
   /** SHA-256 (FIPS 180-4): 32 bytes. */
   sha256(data: Uint8Array): Uint8Array
-  /** HMAC-SHA-512 (FIPS 198-1): 64 bytes. */
-  hmacSha512(key: Uint8Array, data: Uint8Array): Uint8Array
+  /** HMAC-SHA-512 (FIPS 198-1) of the parts, joined: 64 bytes. */
+  hmacSha512(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array
   /** Constant-time equality; false for different lengths. */
   equal(a: Uint8Array, b: Uint8Array): boolean
   /** Prepares a 32-byte key. The bytes are copied: the caller may wipe them. */
@@ -35,6 +37,8 @@ export const AEAD_SIZES: Record<AeadName, { readonly nonce: number; readonly tag
 export interface Aead {
   /** nonce ‖ ciphertext ‖ tag, with a fresh random nonce: the caller cannot choose one. */
   seal(plaintext: Uint8Array, aad: Uint8Array): Uint8Array
+  /** {@link Aead.seal} into `out` from `at` on, which must have the room. Returns where it ends. */
+  sealInto(plaintext: Uint8Array, aad: Uint8Array, out: Uint8Array, at: number): number
   /** The plaintext of nonce ‖ ciphertext ‖ tag, or null when it does not authenticate. */
   open(sealed: Uint8Array, aad: Uint8Array): Uint8Array | null
   /** Forgets the key, as far as the engine can. */
@@ -47,6 +51,16 @@ export interface KeyWrap {
   /** 40 bytes → 32 bytes, or null when the integrity check fails. */
   unwrap(wrapped: Uint8Array): Uint8Array | null
   destroy(): void
+}
+
+/** `seal` for an engine that has `sealInto`. */
+export function sealNew(aead: Pick<Aead, 'sealInto'>, name: AeadName): Aead['seal'] {
+  const { nonce, tag } = AEAD_SIZES[name]
+  return (plaintext, aad) => {
+    const out = new Uint8Array(nonce + plaintext.length + tag)
+    aead.sealInto(plaintext, aad, out, 0)
+    return out
+  }
 }
 
 /** Fills the bytes it is given: the system's generator, or a seeded one to make test vectors. */

@@ -3,7 +3,16 @@ import { xchacha20poly1305 } from '@noble/ciphers/chacha.js'
 import { hmac } from '@noble/hashes/hmac.js'
 import { sha256, sha512 } from '@noble/hashes/sha2.js'
 import { concat, copyBytes, expectBytes } from '../bytes.ts'
-import { AEAD_SIZES, type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap } from './engine.ts'
+import {
+  AEAD_SIZES,
+  type Aead,
+  type AeadName,
+  alive,
+  type Engine,
+  type FillRandom,
+  type KeyWrap,
+  sealNew,
+} from './engine.ts'
 import { randomPool, unpooled } from './random.ts'
 
 const CIPHERS = { 'aes-256-gcm': gcm, 'xchacha20-poly1305': xchacha20poly1305 } as const
@@ -17,17 +26,22 @@ const systemRandom: FillRandom = (bytes) => {
 
 /** The portable engine: pure JavaScript, for browsers, workers and everything that is not Node. */
 export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
-  const randomBytes = randomPool(fillRandom)
+  const pool = randomPool(fillRandom)
 
   function aead(name: AeadName, keyBytes: Uint8Array): Aead {
     let key: Uint8Array | undefined = copyBytes(expectBytes('key', keyBytes, 32)) // noble borrows what it is given
     const cipher = CIPHERS[name]
     const { nonce: nonceBytes, tag } = AEAD_SIZES[name]
+    function sealInto(plaintext: Uint8Array, aad: Uint8Array, out: Uint8Array, at: number): number {
+      const bodyAt = at + nonceBytes
+      pool.into(out, at, nonceBytes)
+      const end = bodyAt + plaintext.length + tag
+      out.set(cipher(alive(key), out.subarray(at, bodyAt), aad).encrypt(plaintext), bodyAt)
+      return end
+    }
     return {
-      seal(plaintext, aad) {
-        const nonce = randomBytes(nonceBytes)
-        return concat(nonce, cipher(alive(key), nonce, aad).encrypt(plaintext))
-      },
+      sealInto,
+      seal: sealNew({ sealInto }, name),
       open(sealed, aad) {
         if (sealed.length < nonceBytes + tag) return null
         const opener = cipher(alive(key), sealed.subarray(0, nonceBytes), aad)
@@ -60,9 +74,10 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     name: 'noble',
     preferredSuite: 2,
     randomKey: unpooled(fillRandom),
-    randomBytes,
+    fillKey: fillRandom,
+    randomBytes: pool.take,
     sha256: (data) => sha256(data),
-    hmacSha512: (key, data) => hmac(sha512, key, data),
+    hmacSha512: (key, ...parts) => hmac(sha512, key, concat(...parts)),
     equal(a, b) {
       if (a.length !== b.length) return false
       let difference = 0

@@ -2,25 +2,37 @@ import type { FillRandom } from './engine.ts'
 
 const POOL_BYTES = 4096
 
-/** Small draws from one large one; what was handed out is wiped, so that memory holds no used nonce source twice. */
-export function randomPool(fill: FillRandom): (length: number) => Uint8Array {
+/** Bytes for nonces and ids, a few at a time. */
+export interface RandomPool {
+  /** Writes `length` bytes, at most 4,096, at `at`. */
+  into(out: Uint8Array, at: number, length: number): void
+  take(length: number): Uint8Array
+}
+
+/** Small draws from one large one; what was handed out is wiped, so that no later reader of memory finds it here. */
+export function randomPool(fill: FillRandom): RandomPool {
   const pool = new Uint8Array(POOL_BYTES)
-  let at = POOL_BYTES
-  return (length) => {
-    const out = new Uint8Array(length)
-    if (length > POOL_BYTES) {
-      fill(out)
-      return out
-    }
-    if (at + length > POOL_BYTES) {
+  let next = POOL_BYTES
+
+  function into(out: Uint8Array, at: number, length: number): void {
+    if (next + length > POOL_BYTES) {
       fill(pool)
-      at = 0
+      next = 0
     }
-    for (let i = 0; i < length; i++, at++) {
-      out[i] = pool[at]!
-      pool[at] = 0
+    for (let i = at; i < at + length; i++, next++) {
+      out[i] = pool[next]!
+      pool[next] = 0
     }
-    return out
+  }
+
+  return {
+    into,
+    take(length) {
+      const out = new Uint8Array(length)
+      if (length > POOL_BYTES) fill(out)
+      else into(out, 0, length)
+      return out
+    },
   }
 }
 

@@ -5,10 +5,9 @@ import { WaxsealError } from '../errors.ts'
 import {
   bindingPrefix,
   COMMITMENT_BYTES,
+  draftHeader,
   exactHeader,
   type Header,
-  headerHead,
-  headerLength,
   type Kind,
   malformed,
   OFFSET,
@@ -22,27 +21,30 @@ import type { Suite } from './suites.ts'
  * docs/spec/envelope.md.
  */
 
+const DATA_KEY_BYTES = 32
 const RECORD_KEY_BYTES = 32
 
 /** A new envelope: its header, and the record key to seal values with. */
 export interface NewEnvelope {
+  readonly suite: Suite
   readonly header: Uint8Array
   readonly master: MasterKey
   readonly key: Aead
 }
 
+/** Reused, because calls are synchronous, and wiped after each. */
+const dataKey = new Uint8Array(new ArrayBuffer(DATA_KEY_BYTES))
+
 /** Encrypt: draws a data key [E1], derives record key and commitment [E2], wraps the data key [E3]. */
 export function createEnvelope(keys: KeySource, kind: Kind, context: Uint8Array): NewEnvelope {
   const { engine, writeSuite: suite } = keys
   const master = keys.active()
-  const dataKey = engine.randomKey(RECORD_KEY_BYTES)
+  engine.fillKey(dataKey)
   const derived = deriveRecordKey(keys, suite, kind, dataKey, context)
-  const head = headerHead(suite, kind, master.id, derived.subarray(RECORD_KEY_BYTES))
-  const header = new Uint8Array(headerLength(suite))
-  header.set(head)
-  header.set(master.wrapFor(suite).wrap(dataKey, head), OFFSET.wrappedKey)
+  const header = draftHeader(suite, kind, master.id, derived.subarray(RECORD_KEY_BYTES))
+  header.set(master.wrapFor(suite).wrap(dataKey, header), OFFSET.wrappedKey)
   dataKey.fill(0)
-  return { header, master, key: takeRecordKey(keys, suite, derived) }
+  return { suite, header, master, key: takeRecordKey(keys, suite, derived) }
 }
 
 /** An opened envelope. */
@@ -81,13 +83,11 @@ export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
   const active = keys.active()
   if (header.keyId === active.idText) return header.bytes
   const master = findMaster(keys, header, 'rewrap')
-  const dataKey = unwrapDataKey(master, header)
+  const unwrapped = unwrapDataKey(master, header)
   const rewrapped = copyBytes(header.bytes)
   rewrapped.set(active.id, OFFSET.keyId)
-  const head = rewrapped.subarray(0, OFFSET.wrappedKey)
-  rewrapped.set(active.wrapFor(header.suite).wrap(dataKey, head), OFFSET.wrappedKey)
-  dataKey.fill(0)
-  if (keys.listening) keys.emit({ type: 'rewrap', keyId: active.idText })
+  rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
+  unwrapped.fill(0)
   return rewrapped
 }
 
@@ -102,9 +102,9 @@ function findMaster(keys: KeySource, header: Header, operation: Operation): Mast
 }
 
 function deriveForHeader(keys: KeySource, master: MasterKey, header: Header, kind: Kind, context: Uint8Array): Aead {
-  const dataKey = unwrapDataKey(master, header)
-  const derived = deriveRecordKey(keys, header.suite, kind, dataKey, context)
-  dataKey.fill(0)
+  const unwrapped = unwrapDataKey(master, header)
+  const derived = deriveRecordKey(keys, header.suite, kind, unwrapped, context)
+  unwrapped.fill(0)
   const commitment = derived.subarray(RECORD_KEY_BYTES, RECORD_KEY_BYTES + COMMITMENT_BYTES)
   if (!keys.engine.equal(commitment, header.commitment)) {
     derived.fill(0)
@@ -114,10 +114,9 @@ function deriveForHeader(keys: KeySource, master: MasterKey, header: Header, kin
 }
 
 function unwrapDataKey(master: MasterKey, header: Header): Uint8Array {
-  const head = header.bytes.subarray(0, OFFSET.wrappedKey)
-  const dataKey = master.wrapFor(header.suite).unwrap(header.wrappedKey, head)
-  if (dataKey?.length !== RECORD_KEY_BYTES) throw decryptionFailed(header.keyId)
-  return dataKey
+  const unwrapped = master.wrapFor(header.suite).unwrap(header.wrappedKey, header.bytes)
+  if (unwrapped?.length !== DATA_KEY_BYTES) throw decryptionFailed(header.keyId)
+  return unwrapped
 }
 
 function deriveRecordKey(keys: KeySource, suite: Suite, kind: Kind, dataKey: Uint8Array, context: Uint8Array) {
@@ -134,6 +133,11 @@ function takeRecordKey(keys: KeySource, suite: Suite, derived: Uint8Array): Aead
 /** The one opaque failure of wrap, tag, context and commitment. */
 export function decryptionFailed(keyId: string): WaxsealError {
   return new WaxsealError('DECRYPTION_FAILED', 'wrong key, wrong context or changed bytes', { keyId })
+}
+
+/** Forgets the record key of an opened envelope, unless a cache keeps it. */
+export function release(keys: KeySource, { key }: OpenEnvelope): void {
+  if (!keys.recordKeys) key.destroy()
 }
 
 /** Opens one sealed value or throws the opaque failure. */

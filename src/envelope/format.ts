@@ -1,6 +1,7 @@
 import { fromBase64url, toBase64url, writeU16, writeU32 } from '../bytes.ts'
+import type { Aead } from '../engine/engine.ts'
 import { WaxsealError } from '../errors.ts'
-import { type Suite, suiteById } from './suites.ts'
+import { SUITES, type Suite, suiteById } from './suites.ts'
 
 /**
  * The strict, bounded codec of docs/spec/envelope.md. A header is
@@ -47,22 +48,26 @@ export function malformed(what: string): WaxsealError {
   return new WaxsealError('MALFORMED', what)
 }
 
-/** The header up to the wrapped key. */
-export function headerHead(suite: Suite, kind: Kind, keyId: Uint8Array, commitment: Uint8Array): Uint8Array {
-  const head = new Uint8Array(OFFSET.wrappedKey)
-  head[0] = VERSION
-  head[1] = suite.id
-  head[2] = KINDS[kind].byte
-  head[3] = WRAP_MASTER
-  head.set(keyId, OFFSET.keyId)
-  head.set(commitment, OFFSET.commitment)
-  return head
+/** A header whose wrapped key is still to be written. */
+export function draftHeader(suite: Suite, kind: Kind, keyId: Uint8Array, commitment: Uint8Array): Uint8Array {
+  const header = new Uint8Array(headerLength(suite))
+  header[0] = VERSION
+  header[1] = suite.id
+  header[2] = KINDS[kind].byte
+  header[3] = WRAP_MASTER
+  header.set(keyId, OFFSET.keyId)
+  header.set(commitment, OFFSET.commitment)
+  return header
 }
 
 /** What the record key is derived for: version ‖ suite ‖ kind ‖ flags ‖ reserved. */
 export function bindingPrefix(suite: Suite, kind: Kind): Uint8Array {
-  return Uint8Array.of(VERSION, suite.id, KINDS[kind].byte, 0, 0)
+  return BINDINGS[suite.id - 1]![kind]
 }
+const BINDINGS = SUITES.map(({ id }): Record<Kind, Uint8Array> => {
+  const binding = (kind: Kind) => Uint8Array.of(VERSION, id, KINDS[kind].byte, 0, 0)
+  return { columns: binding('columns'), packed: binding('packed'), cell: binding('cell') }
+})
 
 /** Reads the header at the front of `bytes`. What follows it is the caller's; see {@link exactHeader}. */
 export function parseHeader(bytes: Uint8Array, kind: Kind): Header {
@@ -113,12 +118,19 @@ export function checkBody(body: Uint8Array, suite: Suite): Uint8Array {
 const MAX_STORED_BYTES = MAX_PLAINTEXT_BYTES + 256
 const MAX_TEXT_LENGTH = PREFIX_LENGTH + Math.ceil((MAX_STORED_BYTES * 4) / 3)
 
-/** The bytes of a stored value in either form; strict about prefix, alphabet and size. */
-export function fromStored(value: unknown, prefix: string): Uint8Array {
+/**
+ * The bytes of a stored value in either form; strict about prefix, alphabet and size. With `decode`
+ * {@link fromBase64urlShared} they are good until the next call.
+ */
+export function fromStored(
+  value: unknown,
+  prefix: string,
+  decode: (text: string, from: number) => Uint8Array | undefined = fromBase64url,
+): Uint8Array {
   if (typeof value === 'string') {
     if (!value.startsWith(prefix)) throw malformed(`ciphertext: expected text that begins with ${prefix}`)
     if (value.length > MAX_TEXT_LENGTH) throw new WaxsealError('LIMIT_EXCEEDED', 'ciphertext: text is too long')
-    const bytes = fromBase64url(value, PREFIX_LENGTH)
+    const bytes = decode(value, PREFIX_LENGTH)
     if (!bytes) throw malformed('ciphertext: not canonical base64url')
     return bytes
   }
@@ -131,6 +143,28 @@ export function fromStored(value: unknown, prefix: string): Uint8Array {
 
 export function toStored(bytes: Uint8Array, prefix: string, encoding: Encoding): Stored {
   return encoding === 'text' ? prefix + toBase64url(bytes) : bytes
+}
+
+let room = new Uint8Array(4096)
+
+/** Seals a plaintext behind its header, if it has one, and gives the stored form: one buffer, no joining. */
+export function sealStored(
+  key: Aead,
+  suite: Suite,
+  plaintext: Uint8Array,
+  aad: Uint8Array,
+  prefix: string,
+  encoding: Encoding,
+  header?: Uint8Array,
+): Stored {
+  const start = header ? header.length : 0
+  const length = start + suite.nonceBytes + plaintext.length + suite.tagBytes
+  const isText = encoding === 'text'
+  if (isText && length > room.length && length <= 65_536) room = new Uint8Array(length)
+  const out = isText && length <= room.length ? room : new Uint8Array(length)
+  if (header) out.set(header)
+  key.sealInto(plaintext, aad, out, start)
+  return isText ? prefix + toBase64url(out, length) : out
 }
 
 /** One component of a field's path: a stable label, or a place in an array together with the array's length. */

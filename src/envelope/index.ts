@@ -1,8 +1,9 @@
 import { concat } from '../bytes.ts'
 import { type Context, encodeContext } from '../context.ts'
 import { config, WaxsealError } from '../errors.ts'
-import { createEnvelope, openEnvelope, openValue, rewrapHeader } from './envelope.ts'
+import { createEnvelope, openEnvelope, openValue, release, rewrapHeader } from './envelope.ts'
 import {
+  type Encoding,
   exactHeader,
   FIELD_PREFIX,
   fieldAad,
@@ -13,10 +14,11 @@ import {
   type Kind,
   malformed,
   type Stored,
+  sealStored,
   toStored,
 } from './format.ts'
 import { type KeySource, type Keys, sourceOf } from './keys.ts'
-import { decodeValue, encodeValue } from './value.ts'
+import { decodeAndWipe, encodeValue } from './value.ts'
 
 export type { Context } from '../context.ts'
 export type { Encoding, Kind, Stored } from './format.ts'
@@ -25,14 +27,15 @@ export type { Keys } from './keys.ts'
 /** Stand-alone envelopes: one value, its own data key, bound to a context. Records and cells build on the same parts. */
 const AAD = fieldAad('cell', [])
 
-function seal(keys: Keys, kind: 'text' | 'bytes', value: unknown, context: Context): Uint8Array {
+function seal(keys: Keys, kind: 'text' | 'bytes', value: unknown, context: Context, encoding: Encoding): Stored {
   const source = sourceOf(keys)
   return told(source, 'encrypt', () => {
     if (value === null) throw new WaxsealError('SCHEMA', `expected ${kind}, got null`)
-    const { header, key, master } = createEnvelope(source, 'cell', encodeContext(context))
+    const { suite, header, key, master } = createEnvelope(source, 'cell', encodeContext(context))
     const plaintext = encodeValue(kind, value, undefined)
-    const sealed = concat(header, key.seal(plaintext, AAD))
+    const sealed = sealStored(key, suite, plaintext, AAD, KINDS.cell.prefix, encoding, header)
     plaintext.fill(0)
+    key.destroy()
     if (source.listening) source.emit({ type: 'encrypt', keyId: master.idText })
     return sealed
   })
@@ -42,10 +45,9 @@ function open(keys: Keys, kind: 'text' | 'bytes', sealed: Stored, context: Conte
   const source = sourceOf(keys)
   return told(source, 'decrypt', () => {
     const { header, body } = headerAndBody(fromStored(sealed, KINDS.cell.prefix), 'cell')
-    const { key } = openEnvelope(source, header, 'cell', encodeContext(context), 'decrypt')
-    const plaintext = openValue(key, body, AAD, header.keyId)
-    const value = decodeValue(kind, plaintext)
-    plaintext.fill(0)
+    const opened = openEnvelope(source, header, 'cell', encodeContext(context), 'decrypt')
+    const value = decodeAndWipe(kind, openValue(opened.key, body, AAD, header.keyId))
+    release(source, opened)
     if (value === null) throw new WaxsealError('SCHEMA', `expected ${kind}, but a null is stored`)
     if (source.listening) source.emit({ type: 'decrypt', keyId: header.keyId })
     return value
@@ -79,12 +81,12 @@ function told<T>(source: KeySource, operation: string, work: () => T): T {
  * ```
  */
 export function encryptText(keys: Keys, text: string, context: Context): string {
-  return toStored(seal(keys, 'text', text, context), KINDS.cell.prefix, 'text') as string
+  return seal(keys, 'text', text, context, 'text') as string
 }
 
 /** Encrypts bytes under a fresh data key: 122 bytes more than the plaintext (suite 1), 166 (suite 2). */
 export function encryptBytes(keys: Keys, bytes: Uint8Array, context: Context): Uint8Array {
-  return seal(keys, 'bytes', bytes, context)
+  return seal(keys, 'bytes', bytes, context, 'bytes') as Uint8Array
 }
 
 /**
@@ -151,6 +153,7 @@ export function rewrap<T extends Stored>(keys: Keys, stored: T): T {
   const source = sourceOf(keys)
   const rewrapped = told(source, 'rewrap', () => rewrapHeader(source, header))
   if (rewrapped === header.bytes) return stored
+  if (source.listening) source.emit({ type: 'rewrap', keyId: source.active().idText })
   const moved = concat(rewrapped, bytes.subarray(header.bytes.length))
   return toStored(moved, KINDS[kind].prefix, typeof stored === 'string' ? 'text' : 'bytes') as T
 }

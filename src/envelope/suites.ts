@@ -1,13 +1,16 @@
 import { AEAD_SIZES, type AeadName, type Engine } from '../engine/engine.ts'
 
-/** Wraps 32-byte data keys under one master-key subkey. `head` is the header up to the wrapped key. */
+/** Wraps 32-byte data keys under one master-key subkey. `header` is bound as far as its wrapped key. */
 export interface DataKeyWrap {
-  wrap(dataKey: Uint8Array, head: Uint8Array): Uint8Array
+  wrap(dataKey: Uint8Array, header: Uint8Array): Uint8Array
   /** null when the integrity check fails. `wrapped` has the suite's exact length. */
-  unwrap(wrapped: Uint8Array, head: Uint8Array): Uint8Array | null
+  unwrap(wrapped: Uint8Array, header: Uint8Array): Uint8Array | null
   /** Forgets the subkey, as far as the engine can. */
   destroy(): void
 }
+
+/** The header up to its wrapped key. */
+const headOf = (header: Uint8Array): Uint8Array => header.subarray(0, 53)
 
 /** Everything the implementation needs to know about one suite. */
 export interface Suite {
@@ -42,8 +45,8 @@ export const SUITES: readonly Suite[] = [
     dataKeyWrap(engine, key) {
       const aead = engine.aead('xchacha20-poly1305', key)
       return {
-        wrap: (dataKey, head) => aead.seal(dataKey, head),
-        unwrap: (wrapped, head) => aead.open(wrapped, head),
+        wrap: (dataKey, header) => aead.seal(dataKey, headOf(header)),
+        unwrap: (wrapped, header) => aead.open(wrapped, headOf(header)),
         destroy: () => aead.destroy(),
       }
     },

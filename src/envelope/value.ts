@@ -207,6 +207,15 @@ export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
   }
 }
 
+/** {@link decodeValue}, and the plaintext is wiped whether it could be read or not. */
+export function decodeAndWipe(kind: ValueKind, plaintext: Uint8Array): unknown {
+  try {
+    return decodeValue(kind, plaintext)
+  } finally {
+    plaintext.fill(0)
+  }
+}
+
 function unpaddedEnd(plaintext: Uint8Array): number {
   let end = plaintext.length - 1
   while (end > 0 && plaintext[end] === 0) end--

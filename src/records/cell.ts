@@ -1,13 +1,12 @@
-import { concat } from '../bytes.ts'
 import type { ContextInput } from '../context.ts'
-import { createEnvelope, openEnvelope, openValue } from '../envelope/envelope.ts'
-import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, toStored } from '../envelope/format.ts'
+import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
+import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, sealStored } from '../envelope/format.ts'
 import { type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
-import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf } from './compile.ts'
+import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf, type Row } from './compile.ts'
 import { idOf, located } from './located.ts'
 import { modeOf } from './migrate.ts'
-import { openedValue, plaintextOf, type Row } from './row.ts'
+import { openedValue, plaintextOf } from './row.ts'
 import type { Field, IdFields, Migrate, Nullable, ValueOf } from './schema.ts'
 
 type Values<I> = {
@@ -17,21 +16,21 @@ type Values<I> = {
 /** The ids and facts that a cell is bound to; none for `bind: 'column'`. */
 export type CellContext<B> = B extends IdFields ? [context: Values<B>] : []
 
-export interface Cell<V, B> {
+export interface Cell<V, B, S = string> {
   /** A self-contained ciphertext under a data key of its own. */
-  encrypt(keys: Keys, value: V, ...context: CellContext<B>): string
+  encrypt(keys: Keys, value: V, ...context: CellContext<B>): S
   /** The value, given the same context. Errors as for records. */
   decrypt(keys: Keys, stored: Stored, ...context: CellContext<B>): V
 }
 
-export interface CellOptions<F extends Field, B extends IdFields | 'column'> {
+export interface CellOptions<F extends Field, B extends IdFields | 'column', E extends Encoding = Encoding> {
   readonly type: F
   /**
    * What the value is bound to besides table and column: typed ids and facts, or `'column'` for nothing else. With
    * `'column'` whoever writes the database can move a value to another row unnoticed.
    */
   readonly bind: B
-  readonly encoding?: Encoding
+  readonly encoding?: E
   /**
    * For text columns that still hold plaintext. What parses as a cell is one, and must open; `prepare` refuses to write
    * a plaintext that would be taken for a cell.
@@ -56,11 +55,15 @@ export interface CellOptions<F extends Field, B extends IdFields | 'column'> {
  * console.log(note.decrypt(keys, sealed, { id: '17' }))
  * ```
  */
-export function cell<const F extends Field<unknown, Nullable, string>, const B extends IdFields | 'column'>(
+export function cell<
+  const F extends Field<unknown, Nullable, string>,
+  const B extends IdFields | 'column',
+  const E extends Encoding = 'text',
+>(
   table: string,
   column: string,
-  options: CellOptions<F, B>,
-): Cell<ValueOf<F>, B> {
+  options: CellOptions<F, B, E>,
+): Cell<ValueOf<F>, B, E extends 'bytes' ? Uint8Array : string> {
   const { type, bind, encoding = 'text', migrate } = options
   if (bind === undefined || (typeof bind !== 'object' && bind !== 'column')) {
     throw config('bind', "typed ids and facts, or 'column'", bind)
@@ -86,19 +89,21 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
   function encrypt(keys: KeySource, value: unknown, context: Row | undefined): Stored {
     const bound = canonical(context)
     if (modeOf(subject, keys) === 'prepare') return keepPlaintext(leaf, value)
-    const { header, key, master } = createEnvelope(keys, 'cell', bound)
+    const { suite, header, key, master } = createEnvelope(keys, 'cell', bound)
     const plaintext = plaintextOf(leaf, value)
-    const sealed = concat(header, key.seal(plaintext, leaf.aad!))
+    const sealed = sealStored(key, suite, plaintext, leaf.aad!, KINDS.cell.prefix, encoding, header)
     plaintext.fill(0)
+    key.destroy()
     report(keys, 'encrypt', context, master.idText)
-    return toStored(sealed, KINDS.cell.prefix, encoding)
+    return sealed
   }
 
   function decrypt(keys: KeySource, stored: Stored, context: Row | undefined): unknown {
     if (subject.migrate && !isCell(stored) && modeOf(subject, keys) !== 'strict') return stored
     const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix), 'cell')
-    const { key } = openEnvelope(keys, header, 'cell', canonical(context), 'decrypt')
-    const value = openedValue(leaf, openValue(key, body, leaf.aad!, header.keyId))
+    const opened = openEnvelope(keys, header, 'cell', canonical(context), 'decrypt')
+    const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, header.keyId))
+    release(keys, opened)
     report(keys, 'decrypt', context, header.keyId)
     return value
   }
@@ -115,7 +120,11 @@ export function cell<const F extends Field<unknown, Nullable, string>, const B e
     }
   }
 
-  return { encrypt: call('encrypt', encrypt), decrypt: call('decrypt', decrypt) } as unknown as Cell<ValueOf<F>, B>
+  return { encrypt: call('encrypt', encrypt), decrypt: call('decrypt', decrypt) } as unknown as Cell<
+    ValueOf<F>,
+    B,
+    E extends 'bytes' ? Uint8Array : string
+  >
 }
 
 /** While a column migrates: the value is checked as if it were sealed, and must not be taken for a cell later. */

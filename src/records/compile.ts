@@ -12,6 +12,9 @@ import type { Padding, ValueKind } from '../envelope/value.ts'
 import { config } from '../errors.ts'
 import type { AnyField, Declaration, Field, FieldOptions, IdFields, Migrate, Nullable } from './schema.ts'
 
+/** A row, as the untyped side sees it. */
+export type Row = Readonly<Record<string, unknown>>
+
 /** A declaration, checked and prepared once, so that the hot path only copies. */
 export interface Schema {
   readonly label: string
@@ -24,8 +27,14 @@ export interface Schema {
   readonly contextNames: readonly string[]
   readonly context: ContextShape
   readonly columns: readonly Column[]
-  /** Properties of a plain row that are protected. */
+  /** Properties that hold plaintext or ciphertext of a field. */
   readonly isProtected: ReadonlySet<string>
+  /** Fields whose ciphertext is in another property than their plaintext. */
+  readonly moved: readonly Column[]
+  /** Properties of a plain row that a stored one does not have, and what must not be taken over from it. */
+  readonly movedNames: ReadonlySet<string>
+  /** Properties of a stored row that a plain one does not have. */
+  readonly storedNames: ReadonlySet<string>
   readonly migrate: Migrate | undefined
 }
 
@@ -107,6 +116,8 @@ export function compile(label: string, declaration: Declaration): Schema {
     'field label',
     columns.map((c) => c.label),
   )
+  const moved = columns.filter((c) => shape === 'packed' || c.stored !== c.name)
+  const movedNames = new Set(moved.flatMap((c) => [c.name, c.stored]))
   return {
     label,
     table: declaration.table ?? label,
@@ -119,13 +130,17 @@ export function compile(label: string, declaration: Declaration): Schema {
     context: contextOf(label, id, context),
     columns,
     isProtected: new Set(columns.flatMap((c) => [c.name, c.stored])),
+    moved,
+    movedNames,
+    storedNames: new Set([...movedNames, envelope]),
     migrate: checkMigrate(declaration.migrate),
   }
 }
 
 /** The entries of docs/spec/records.md: `table`, `id.<label>` for ids, and the declared names. */
 export function contextOf(label: string, id: IdFields, context: IdFields, more: readonly string[] = []): ContextShape {
-  const reserved = Object.keys(context).find((name) => name === 'table' || name.includes('.'))
+  const names = Object.entries(context).flatMap(([name, field]) => [name, field?.options?.label ?? name])
+  const reserved = names.find((name) => name === 'table' || name.includes('.'))
   if (reserved) throw config(`context.${reserved}`, 'a name other than "table" and without "."', reserved)
   idColumns(context, 'context')
   return contextShape([
@@ -138,7 +153,11 @@ export function contextOf(label: string, id: IdFields, context: IdFields, more: 
 
 export function idColumns(fields: IdFields, argument: string): IdColumn[] {
   return Object.entries(fields).map(([name, field]) => {
-    if (!ID_KINDS.includes(field?.kind)) throw config(`${argument}.${name}`, 'uuid(), int(), text() or bytes()', field)
+    if (!ID_KINDS.includes(field?.kind) || typeof field.options !== 'object') {
+      throw config(`${argument}.${name}`, 'uuid(), int(), text() or bytes()', field)
+    }
+    const option = Object.keys(field.options).find((key) => key !== 'label' && key !== 'column')
+    if (option) throw config(`${argument}.${name}.${option}`, 'label or column: an id has no other options', option)
     return { name, type: field.kind, column: field.options.column ?? name }
   })
 }
@@ -179,7 +198,8 @@ function node(field: AnyField, argument: string, path: readonly PathComponent[] 
   switch (field.kind) {
     case 'object': {
       const members = Object.entries(field.members as Record<string, AnyField>).map(([name, member]) => {
-        const label = labelBytes(member.options.label ?? name, `${argument}.${name}.label`)
+        const label = labelBytes(member?.options?.label ?? name, `${argument}.${name}.label`)
+        if ((member as Field).options?.into) throw config(`${argument}.${name}.into`, 'nothing inside JSON', member)
         return { name, label, node: node(member, `${argument}.${name}`, path && [...path, label], kind) }
       })
       if (members.length === 0) throw config(argument, 'at least one member', field)
@@ -198,6 +218,7 @@ function node(field: AnyField, argument: string, path: readonly PathComponent[] 
 
 /** One protected value, checked. */
 export function leafOf(field: Field, argument: string, path: readonly PathComponent[] | undefined, kind: Kind): Leaf {
+  if (typeof field.options !== 'object') throw config(argument, 'a field: text(), int(), date() …', field)
   const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = field.options
   if (nullable !== true && nullable !== false && nullable !== 'sql')
     throw config(`${argument}.nullable`, "a boolean or 'sql'", nullable)

@@ -27,7 +27,8 @@ function mapObject(
   path: readonly PathComponent[],
   transform: LeafTransform,
 ): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Uint8Array) {
+  const prototype = typeof value === 'object' && value !== null ? Object.getPrototypeOf(value) : undefined
+  if (prototype !== Object.prototype && prototype !== null) {
     throw new WaxsealError('SCHEMA', `expected an object, got ${typeName(value)}`)
   }
   const out = { ...(value as Record<string, unknown>) }

@@ -1,7 +1,6 @@
 import type { KeySource } from '../envelope/keys.ts'
 import { at, WaxsealError } from '../errors.ts'
-import { type IdColumn, rowId } from './compile.ts'
-import type { Row } from './row.ts'
+import { type IdColumn, type Row, rowId } from './compile.ts'
 
 /** Which field is being worked on: set as the work goes along, so that no closure per field is needed. */
 export interface Place {

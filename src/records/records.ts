@@ -1,12 +1,10 @@
-import { concat } from '../bytes.ts'
-import { rewrapHeader } from '../envelope/envelope.ts'
-import { fromStored, KINDS, type Stored, toStored } from '../envelope/format.ts'
+import type { Stored } from '../envelope/format.ts'
 import { type Keys, sourceOf } from '../envelope/keys.ts'
-import { at, WaxsealError } from '../errors.ts'
-import { compile, rowId, type Schema } from './compile.ts'
+import { config, WaxsealError } from '../errors.ts'
+import { patchRow, type Rewrapped, reencryptRow, rewrapRow } from './change.ts'
+import { compile, type Row, rowId, type Schema } from './compile.ts'
 import { allOrThrow, mapRows, type RowResult } from './many.ts'
-import { decryptRow, encryptRow, headerOf, patchRow, reencryptRow } from './record.ts'
-import type { Row } from './row.ts'
+import { decryptRow, encryptRow, envelopeOf, expectRow } from './record.ts'
 import type {
   Changes,
   ContextArgument,
@@ -20,7 +18,7 @@ import type {
   PlainRow,
   StoredRow,
 } from './schema.ts'
-import { columnLength, recordSql, type SqlFragment } from './sql.ts'
+import { columnLength, quoteColumn, recordSql, type SqlFragment } from './sql.ts'
 
 /** What the WHERE of a partial update must ask for besides the row's id. */
 export interface Guard {
@@ -34,12 +32,6 @@ export interface Guard {
 export interface Patch<S> {
   readonly set: S
   readonly guard: Guard
-}
-
-/** A new envelope for a row, and the one it replaces: write it only where the old one still stands. */
-export interface Rewrapped {
-  readonly envelope: Stored
-  readonly was: Stored
 }
 
 /** A declared record. Every call is synchronous except the `*Many`. Rows given are never changed. */
@@ -123,6 +115,8 @@ export interface Records<D extends Declaration> {
   readonly schema: Schema
 }
 
+type RebindAs = { ids: Row; context?: Row }
+
 export type RebindSide<D extends Declaration> = { readonly ids: Ids<D> } & (D extends { context: object }
   ? { readonly context: ContextValues<D> }
   : { readonly context?: never })
@@ -153,7 +147,6 @@ export type RebindSide<D extends Declaration> = { readonly ids: Ids<D> } & (D ex
 export function records<const D extends Declaration>(label: string, declaration: D): Records<D> {
   const schema = compile(label, declaration)
   const sql = recordSql(schema)
-  const prefix = KINDS[schema.kind].prefix
 
   const encryptOne = (keys: Keys, row: unknown, context: unknown) =>
     encryptRow(schema, sourceOf(keys), row as Row, context as Row | undefined)
@@ -173,30 +166,22 @@ export function records<const D extends Declaration>(label: string, declaration:
     decrypt: decryptOne,
     patch(keys: Keys, row: Row, changes: Row, context?: Row) {
       const { set, guardValue } = patchRow(schema, sourceOf(keys), row, changes, context)
-      const expression = guardValue === null ? `"${schema.envelopeColumn}"` : sql.guard
+      const expression = guardValue === null ? quoteColumn(schema.envelopeColumn) : sql.guard
       return { set, guard: { expression, value: guardValue, assert: assertOneRow(schema, row) } }
     },
-    rebind(keys: Keys, row: Row, from: { ids: Row; context?: Row }, to: { ids: Row; context?: Row }) {
-      return reencryptRow(schema, sourceOf(keys), { ...row, ...from.ids }, from.context, {
-        ids: to.ids,
-        context: to.context,
-      })
+    rebind(keys: Keys, row: Row, from: RebindAs, to: RebindAs) {
+      for (const [name, side] of Object.entries({ from, to })) {
+        if (typeof side?.ids !== 'object') throw config(name, '{ ids }, and { context } where one is declared', side)
+      }
+      const target = { ids: to.ids, context: to.context }
+      return reencryptRow(schema, sourceOf(keys), { ...row, ...from.ids }, from.context, target)
     },
     reencrypt: (keys: Keys, row: Row, context?: Row) => reencryptRow(schema, sourceOf(keys), row, context),
-    rewrap(keys: Keys, row: Row): Rewrapped | null {
-      const was = row[schema.envelope] as Stored
-      try {
-        const header = headerOf(schema, was)
-        const moved = rewrapHeader(sourceOf(keys), header)
-        if (moved === header.bytes) return null
-        const whole = schema.kind === 'columns' ? moved : concat(moved, fromStored(was, prefix).subarray(moved.length))
-        return { envelope: toStored(whole, prefix, typeof was === 'string' ? 'text' : 'bytes'), was }
-      } catch (error) {
-        throw at(error, { table: label, rowId: rowId(schema.ids, row) })
-      }
+    rewrap: (keys: Keys, row: Row): Rewrapped | null => rewrapRow(schema, sourceOf(keys), row),
+    needsRotation(keys: Keys, row: Row): boolean {
+      expectRow(row)
+      return envelopeOf(schema, row[schema.envelope]).header.keyId !== sourceOf(keys).active().idText
     },
-    needsRotation: (keys: Keys, row: Row) =>
-      headerOf(schema, row[schema.envelope]).keyId !== sourceOf(keys).active().idText,
     encryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>
       allOrThrow(await settledEncrypt(keys, rows, context)),
     decryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>

@@ -1,24 +1,22 @@
-import { compareBytes, concat, readU16, readU32, sameBytes, writeU16, writeU32 } from '../bytes.ts'
+import { fromBase64url, fromBase64urlShared } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { openValue } from '../envelope/envelope.ts'
 import {
   checkBody,
+  type Encoding,
   FIELD_PREFIX,
-  fieldAad,
   fromStored,
-  MAX_LABEL_BYTES,
-  MAX_PLAINTEXT_BYTES,
   malformed,
-  toStored,
+  type Stored,
+  sealStored,
 } from '../envelope/format.ts'
-import type { Suite } from '../envelope/suites.ts'
-import { decodeValue, encodeValue } from '../envelope/value.ts'
+import { SUITES, type Suite } from '../envelope/suites.ts'
+import { decodeAndWipe, encodeValue } from '../envelope/value.ts'
 import { WaxsealError } from '../errors.ts'
-import type { Column, Leaf, Schema } from './compile.ts'
+import type { Column, Leaf, Row, Schema } from './compile.ts'
 import { mapLeaves } from './leaves.ts'
 import type { Place } from './located.ts'
 
-export type Row = Readonly<Record<string, unknown>>
 type Draft = Record<string, unknown>
 
 /** The plaintext of one value as its field is declared; shared bytes, see encodeValue. */
@@ -31,8 +29,7 @@ export function plaintextOf(leaf: Leaf, value: unknown): Uint8Array {
 
 /** The value of an opened plaintext, which is wiped. */
 export function openedValue(leaf: Leaf, plaintext: Uint8Array): unknown {
-  const value = decodeValue(leaf.kind, plaintext)
-  plaintext.fill(0)
+  const value = decodeAndWipe(leaf.kind, plaintext)
   if (value === null && leaf.nullable === false) {
     throw new WaxsealError('SCHEMA', `declared as ${leaf.kind} that is not nullable, but a null is stored`)
   }
@@ -41,31 +38,54 @@ export function openedValue(leaf: Leaf, plaintext: Uint8Array): unknown {
 
 // ── columns: a ciphertext per field ──────────────────────────────────────────────────────────────────────────────
 
-/** Seals one column: the value itself, or the protected leaves inside it. */
-export function sealColumn(schema: Schema, column: Column, value: unknown, key: Aead): unknown {
-  const encoding = column.node.type === 'leaf' ? schema.encoding : 'text'
-  return mapLeaves(column.node, value, column.path, (leaf, inner, aad) => {
-    if (inner === null && leaf.nullable === 'sql') return null
-    const plaintext = plaintextOf(leaf, inner)
-    const sealed = key.seal(plaintext, aad)
-    plaintext.fill(0)
-    return toStored(sealed, FIELD_PREFIX, encoding)
-  })
+/** True for text that parses as a sealed field of some suite; whose, only a key can tell. */
+export function isSealedField(text: string): boolean {
+  const body = fromBase64url(text, FIELD_PREFIX.length)
+  return body !== undefined && body.length > Math.min(...SUITES.map((suite) => suite.nonceBytes + suite.tagBytes))
 }
 
-export function openColumn(column: Column, stored: unknown, suite: Suite, key: Aead, keyId: string): unknown {
-  return mapLeaves(column.node, stored, column.path, (leaf, inner, aad) => {
-    if (inner === null) {
-      if (leaf.nullable === 'sql') return null
-      throw malformed('ciphertext: NULL beside a header, where null would be sealed')
-    }
-    const body = checkBody(fromStored(inner, FIELD_PREFIX), suite)
-    return openedValue(leaf, openValue(key, body, aad, keyId))
-  })
+/** A row's record key, and what it seals with. */
+export interface RowKey {
+  readonly key: Aead
+  readonly suite: Suite
+}
+
+/** Seals one column: the value itself, or the protected leaves inside it. */
+export function sealColumn(schema: Schema, { node, path }: Column, value: unknown, row: RowKey): unknown {
+  if (node.type === 'leaf') return sealLeaf(node, value, node.aad!, row, schema.encoding)
+  return mapLeaves(node, value, path, (leaf, inner, aad) => sealLeaf(leaf, inner, aad, row, 'text'))
+}
+
+function sealLeaf(
+  leaf: Leaf,
+  value: unknown,
+  aad: Uint8Array,
+  { key, suite }: RowKey,
+  encoding: Encoding,
+): Stored | null {
+  if (value === null && leaf.nullable === 'sql') return null
+  const plaintext = plaintextOf(leaf, value)
+  const sealed = sealStored(key, suite, plaintext, aad, FIELD_PREFIX, encoding)
+  plaintext.fill(0)
+  return sealed
+}
+
+export function openColumn({ node, path }: Column, stored: unknown, row: RowKey, keyId: string): unknown {
+  if (node.type === 'leaf') return openLeaf(node, stored, node.aad!, row, keyId)
+  return mapLeaves(node, stored, path, (leaf, inner, aad) => openLeaf(leaf, inner, aad, row, keyId))
+}
+
+function openLeaf(leaf: Leaf, stored: unknown, aad: Uint8Array, { key, suite }: RowKey, keyId: string): unknown {
+  if (stored === null) {
+    if (leaf.nullable === 'sql') return null
+    throw malformed('ciphertext: NULL beside a header, where null would be sealed')
+  }
+  const body = checkBody(fromStored(stored, FIELD_PREFIX, fromBase64urlShared), suite)
+  return openedValue(leaf, openValue(key, body, aad, keyId))
 }
 
 /** Seals every field that is not undefined into `out`. */
-export function sealColumns(schema: Schema, row: Row, out: Draft, key: Aead, place: Place): void {
+export function sealColumns(schema: Schema, row: Row, out: Draft, key: RowKey, place: Place): void {
   for (const column of schema.columns) {
     const value = row[column.name]
     if (value === undefined) continue
@@ -84,73 +104,3 @@ export function checkColumns(schema: Schema, row: Row, place: Place): void {
   }
   place.field = undefined
 }
-
-// ── packed: every field in one plaintext ─────────────────────────────────────────────────────────────────────────
-
-/**
- * Entries in the order of their labels' bytes: label length 2 ‖ label ‖ plaintext length 4 ‖ plaintext. Fields that
- * are undefined have no entry.
- */
-export function packFields(schema: Schema, row: Row, place: Place): Uint8Array {
-  const parts: Uint8Array[] = []
-  let total = 0
-  for (const { name, node, path } of inLabelOrder(schema)) {
-    const value = row[name]
-    if (value === undefined) continue
-    place.field = name
-    const plaintext = plaintextOf(node as Leaf, value)
-    const label = path[0]
-    const entry = new Uint8Array(6 + label.length + plaintext.length)
-    writeU16(entry, 0, label.length)
-    entry.set(label, 2)
-    writeU32(entry, 2 + label.length, plaintext.length)
-    entry.set(plaintext, 6 + label.length)
-    plaintext.fill(0)
-    parts.push(entry)
-    total += entry.length
-    if (total > MAX_PLAINTEXT_BYTES) throw new WaxsealError('LIMIT_EXCEEDED', 'the packed fields are over 16 MiB')
-  }
-  place.field = undefined
-  const packed = concat(...parts)
-  for (const part of parts) part.fill(0)
-  return packed
-}
-
-/** The declared fields of a packed plaintext; entries of fields that are no longer declared are left out. */
-export function unpackFields(schema: Schema, packed: Uint8Array, out: Draft, place: Place): void {
-  let at = 0
-  let previous: Uint8Array | undefined
-  while (at < packed.length) {
-    if (packed.length - at < 6) throw malformed('plaintext: a packed entry is cut off')
-    const labelEnd = at + 2 + readU16(packed, at)
-    if (labelEnd + 4 > packed.length) throw malformed('plaintext: a packed entry is cut off')
-    const label = packed.subarray(at + 2, labelEnd)
-    if (label.length === 0 || label.length > MAX_LABEL_BYTES)
-      throw malformed('plaintext: a packed label of a wrong length')
-    const end = labelEnd + 4 + readU32(packed, labelEnd)
-    if (end > packed.length) throw malformed('plaintext: a packed entry is cut off')
-    if (previous && compareBytes(previous, label) >= 0) throw malformed('plaintext: packed entries are not in order')
-    const column = schema.columns.find((c) => sameBytes(c.path[0], label))
-    if (column) {
-      place.field = column.name
-      out[column.name] = openedValue(column.node as Leaf, packed.subarray(labelEnd + 4, end))
-      place.field = undefined
-    }
-    previous = label
-    at = end
-  }
-}
-
-const sorted = new WeakMap<Schema, readonly Column[]>()
-
-function inLabelOrder(schema: Schema): readonly Column[] {
-  let columns = sorted.get(schema)
-  if (!columns) {
-    columns = [...schema.columns].sort((a, b) => compareBytes(a.path[0], b.path[0]))
-    sorted.set(schema, columns)
-  }
-  return columns
-}
-
-/** AAD of a packed blob: the kind alone, since its labels are inside. */
-export const PACKED_AAD: Uint8Array = fieldAad('packed', [])

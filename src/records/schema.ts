@@ -110,9 +110,9 @@ export type JsonValue =
  * A JSON value, sealed whole. Members that are undefined are left out and −0 becomes 0, as JSON has it; what JSON
  * cannot hold (NaN, Date, bigint, class instances, undefined in an array) is a SCHEMA error. At most 100 levels deep.
  */
-export function json<V = JsonValue, const N extends Nullable = false, const Into extends string = never>(
+export function json<V = NonNullable<JsonValue>, const N extends Nullable = false, const Into extends string = never>(
   options: FieldOptions<N, Into> = {},
-): Field<V | NullOf<N>, NoInfer<N>, NoInfer<Into>> {
+): Field<NoInfer<V> | NullOf<N>, NoInfer<N>, NoInfer<Into>> {
   return { kind: 'json', options }
 }
 
@@ -260,7 +260,7 @@ export type Decrypted<R, D extends Declaration> = Flat<
       ? OpenedOf<D['fields'][K], R[K]>
       : R[K]
   } & (IsPacked<D> extends true
-    ? { [K in keyof D['fields']]: ValueOf<D['fields'][K]> }
+    ? { -readonly [K in keyof D['fields']]: ValueOf<D['fields'][K]> }
     : { [K in MovedNames<D> as IntoOf<D['fields'][K]> extends keyof R ? K : never]: ValueOf<D['fields'][K]> })
 >
 
@@ -268,7 +268,7 @@ export type Decrypted<R, D extends Declaration> = Flat<
 export type OrNull<R, D extends Declaration> = null extends R[EnvelopeName<D> & keyof R] ? null : never
 
 /** The fields that a patch may change. */
-export type Changes<D extends Declaration> = { readonly [K in keyof D['fields']]?: ValueOf<D['fields'][K]> }
+export type Changes<D extends Declaration> = { readonly [K in keyof D['fields']]?: ValueOf<D['fields'][K]> | undefined }
 
 /** The columns that a patch writes. */
 export type PatchSet<D extends Declaration, C> =

@@ -2,11 +2,11 @@ import { fromBase64url } from '../bytes.ts'
 import type { Encoding } from '../envelope/format.ts'
 import { headerLength, KEY_ID_BYTES, OFFSET, PREFIX_LENGTH } from '../envelope/format.ts'
 import type { KeySource } from '../envelope/keys.ts'
-import { SUITES } from '../envelope/suites.ts'
+import { SUITES, suiteById } from '../envelope/suites.ts'
 import { plaintextBytes } from '../envelope/value.ts'
 import { config } from '../errors.ts'
+import { GUARD } from './change.ts'
 import { MAX_VALUE_BYTES, type Schema } from './compile.ts'
-import { GUARD } from './record.ts'
 
 /** A piece of SQL with numbered parameters, as PostgreSQL takes it. */
 export interface SqlFragment {
@@ -75,6 +75,13 @@ export function keyIdParameter(keyId: string, encoding: Encoding): string | Uint
  * have at most `valueBytes` bytes (its declared `maxBytes` by default). The larger suite's by default.
  */
 export function columnLength(schema: Schema, name: string, valueBytes?: number, suite?: 1 | 2): number {
+  if (
+    valueBytes !== undefined &&
+    (!Number.isSafeInteger(valueBytes) || valueBytes < 0 || valueBytes > MAX_VALUE_BYTES)
+  ) {
+    throw config('valueBytes', `an integer from 0 to ${MAX_VALUE_BYTES}`, valueBytes)
+  }
+  if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
   const suites = SUITES.filter((row) => suite === undefined || row.id === suite)
   const stored = (bytes: number) => (schema.encoding === 'text' ? PREFIX_LENGTH + Math.ceil((bytes * 4) / 3) : bytes)
   const largest = (bytes: (row: (typeof SUITES)[number]) => number) =>
@@ -87,6 +94,8 @@ export function columnLength(schema: Schema, name: string, valueBytes?: number, 
     )
     return largest((row) => headerLength(row) + row.nonceBytes + row.tagBytes + packed)
   }
+  if (schema.kind === 'packed')
+    throw config('name', `"${schema.envelope}": a packed field has no column of its own`, name)
   return largest((row) => row.nonceBytes + row.tagBytes + leafBytes(schema, name, valueBytes))
 }
 
@@ -98,7 +107,7 @@ function leafBytes(schema: Schema, name: string, valueBytes?: number): number {
   const fixed = FIXED[node.kind]
   if (fixed !== undefined) return plaintextBytes(fixed, node.pad)
   const padTo = node.pad && 'to' in node.pad ? node.pad.to : undefined
-  const bytes = valueBytes ?? padTo ?? node.maxBytes
+  const bytes = valueBytes ?? padTo ?? (node.kind === 'bigint' ? Math.min(node.maxBytes, 512) : node.maxBytes)
   if (bytes === MAX_VALUE_BYTES && valueBytes === undefined) {
     throw config('valueBytes', `the largest value of "${name}" in bytes, or maxBytes in its declaration`, valueBytes)
   }

@@ -39,7 +39,7 @@ describe('the random pool', () => {
     )
     fc.assert(
       fc.property(fc.array(length, { maxLength: 150 }), fc.integer(), (lengths, seed) => {
-        const draw = randomPool(seeded(seed))
+        const draw = randomPool(seeded(seed)).take
         const draws = lengths.map((n) => draw(n))
         expect(draws.map((bytes) => bytes.length)).toEqual(lengths)
         expect(repeats(draws)).toBe(0)
@@ -50,7 +50,7 @@ describe('the random pool', () => {
 
   it('wipes what it hands out, and only that', () => {
     const { fill, filled } = watched()
-    const draw = randomPool(fill)
+    const draw = randomPool(fill).take
     let used = 0
     for (const length of [12, 24, 15, 0, 1, 300]) {
       const bytes = draw(length)
@@ -64,7 +64,7 @@ describe('the random pool', () => {
 
   it('holds nothing once it was drawn to its end', () => {
     const { fill, filled } = watched()
-    const draw = randomPool(fill)
+    const draw = randomPool(fill).take
     for (let i = 0; i < POOL_BYTES / 16; i++) draw(16)
     expect(filled.length).toBe(1)
     expect(filled[0]!.some((byte) => byte !== 0)).toBe(false)
@@ -72,7 +72,7 @@ describe('the random pool', () => {
 
   it('fills itself again as a whole when too little is left, and passes the rest by', () => {
     const { fill, filled } = watched()
-    const draw = randomPool(fill)
+    const draw = randomPool(fill).take
     const first = draw(POOL_BYTES - 10)
     expect(draw(24).includes(0)).toBe(false)
     expect(filled.map((bytes) => bytes.length)).toEqual([POOL_BYTES, POOL_BYTES])
@@ -81,13 +81,13 @@ describe('the random pool', () => {
 
   it('asks the source directly for more than it holds', () => {
     const { fill, filled } = watched()
-    const draw = randomPool(fill)
+    const draw = randomPool(fill).take
     draw(POOL_BYTES + 1)
     expect(filled.map((bytes) => bytes.length)).toEqual([POOL_BYTES + 1])
   })
 
   it('hands out arrays of their own, not views of itself', () => {
-    const draw = randomPool(watched().fill)
+    const draw = randomPool(watched().fill).take
     const first = draw(16)
     const copy = toHex(first)
     expect(first.buffer.byteLength).toBe(16)
@@ -102,7 +102,7 @@ describe('the random pool', () => {
     const draw = randomPool((bytes) => {
       if (broken) throw new Error('no entropy')
       fill(bytes)
-    })
+    }).take
     expect(() => draw(12)).toThrow('no entropy')
     expect(() => draw(12)).toThrow('no entropy')
     broken = false

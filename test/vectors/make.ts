@@ -215,9 +215,7 @@ function start(name: string, suite: Suite, kind: Kind, entries: ContextInputEntr
     },
     key_id: toHex(MASTERS[0]!.id),
     data_key: toHex(dataKey),
-    kdf_input: toHex(
-      Uint8Array.from([0, 0, 0, 1, ...LABELS.record, 0, ...bindingPrefix(suite, kind), ...context, 0, 0, 2, 0]),
-    ),
+    kdf_input: toHex(Uint8Array.from([...LABELS.record, ...bindingPrefix(suite, kind), ...context, 0, 0, 2, 0])),
     derived: toHex(derived),
   }
   return { engine, context, keys, header, key, common }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Engine, FillRandom } from '../../src/engine/engine.ts'
+import { LABELS } from '../../src/engine/kdf.ts'
 
 /** Bytes that look random and are the same at every run: SHA-256 of the seed and a counter. For vectors only. */
 export function seededRandom(seed: string): FillRandom {
@@ -20,14 +21,13 @@ export function recordingEngine(engine: Engine) {
   let derived = new Uint8Array(0)
   return {
     ...engine,
-    randomKey(length: number) {
-      const key = engine.randomKey(length)
-      dataKey = Uint8Array.from(key)
-      return key
+    fillKey(out: Uint8Array) {
+      engine.fillKey(out)
+      dataKey = Uint8Array.from(out)
     },
-    hmacSha512(key: Uint8Array, data: Uint8Array) {
-      const mac = engine.hmacSha512(key, data)
-      if (Buffer.from(data.subarray(4, 20)).toString() === 'waxseal/record/0') derived = Uint8Array.from(mac)
+    hmacSha512(key: Uint8Array, ...parts: Uint8Array[]) {
+      const mac = engine.hmacSha512(key, ...parts)
+      if (parts[0] === LABELS.record) derived = Uint8Array.from(mac)
       return mac
     },
     recorded: () => ({ dataKey, derived }),

@@ -1,0 +1,51 @@
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { type BuildOptions, build, type Metafile } from 'esbuild'
+
+export const root = fileURLToPath(new URL('..', import.meta.url))
+/** Inside node_modules, so that @noble is found from there and the tree stays clean. */
+export const work = join(root, 'node_modules/.cache/waxseal-bench')
+
+const AS_SHIPPED = {
+  absWorkingDir: root,
+  bundle: true,
+  format: 'esm',
+  target: 'node20',
+  platform: 'neutral',
+  external: ['node:*', '@noble/*'],
+  outExtension: { '.js': '.mjs' },
+  metafile: true,
+  logLevel: 'error',
+} as const satisfies BuildOptions
+
+/** Imports one of our files compiled as dist is: tsx adds a call for every closure it names. */
+export async function importAsShipped<T>(file: string): Promise<T> {
+  const outfile = join(work, 'bench.mjs')
+  await build({ ...AS_SHIPPED, entryPoints: [join(root, file)], outfile })
+  return (await import(pathToFileURL(outfile).href)) as T
+}
+
+/** Every entry point with shared chunks, as tsup builds dist; and what the core imports from outside as it loads. */
+export async function buildCore(): Promise<{ core: string; packages: string[] }> {
+  mkdirSync(work, { recursive: true })
+  const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    exports: Record<string, { default?: string }>
+  }
+  const entryPoints = Object.values(exports).flatMap(({ default: file }) =>
+    file ? [file.replace('./dist/', 'src/').replace(/\.js$/, '.ts')] : [],
+  )
+  const { metafile } = await build({ ...AS_SHIPPED, entryPoints, outdir: work, outbase: 'src', splitting: true })
+  const core = Object.keys(metafile.outputs).find((file) => metafile.outputs[file]!.entryPoint === 'src/index.ts')!
+  return { core: join(root, core), packages: [...externals(metafile.outputs, core)] }
+}
+
+function externals(outputs: Metafile['outputs'], from: string, found = new Set<string>(), seen = new Set<string>()) {
+  seen.add(from)
+  for (const { path, external, kind } of outputs[from]!.imports) {
+    if (kind !== 'import-statement') continue
+    if (external) found.add(path)
+    else if (!seen.has(path)) externals(outputs, path, found, seen)
+  }
+  return found
+}

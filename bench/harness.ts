@@ -1,0 +1,113 @@
+/** One line of the table: `--json` prints an array of these. */
+export interface Result {
+  readonly name: string
+  readonly unit: string
+  /** Median over the rounds, in `unit`. */
+  readonly value: number
+  readonly limit: number | null
+  /** value / limit; null where the budget is on the value. */
+  readonly ratio: number | null
+  /** Interquartile range of the rounds' own ratios over their median; null for what is not timed. */
+  readonly spread: number | null
+  readonly budget: number
+  readonly better: 'lower' | 'higher'
+}
+
+/** Our call and the hand-written one that does the same work. */
+export interface Duel {
+  readonly name: string
+  /** Largest ratio that is accepted. */
+  readonly budget: number
+  readonly ours: () => unknown
+  readonly limit: () => unknown
+  /** Throws unless what is timed, on both sides, decrypts to what went in. Called once, before the rounds. */
+  readonly check: () => void
+}
+
+export interface Effort {
+  readonly rounds: number
+  /** How long each side runs in a round, in ms. */
+  readonly roundMs: number
+  /** Processes started per program, for import_ms. */
+  readonly processes: number
+}
+
+export const FULL: Effort = { rounds: 151, roundMs: 20, processes: 61 }
+export const QUICK: Effort = { rounds: 41, roundMs: 8, processes: 21 }
+
+/**
+ * Times both sides in rounds that alternate who goes first, so that a machine that slows down slows both. In µs per
+ * call.
+ */
+export function duel({ name, budget, ours, limit, check }: Duel, { rounds, roundMs }: Effort): Result {
+  try {
+    check()
+  } catch (cause) {
+    throw new Error(`${name}: what is timed does not decrypt to what went in`, { cause })
+  }
+  warmUp(ours)
+  warmUp(limit)
+  const calls = { ours: callsIn(roundMs, ours), limit: callsIn(roundMs, limit) }
+  const values: number[] = []
+  const limits: number[] = []
+  const time = { ours: () => values.push(run(ours, calls.ours)), limit: () => limits.push(run(limit, calls.limit)) }
+  for (let round = 0; round < rounds; round++) {
+    const order = round % 2 === 0 ? (['ours', 'limit'] as const) : (['limit', 'ours'] as const)
+    for (const side of order) {
+      // Never a full collection: rounds right after one were seen to be two to four times slower, on both sides.
+      globalThis.gc?.({ type: 'minor' })
+      time[side]()
+    }
+  }
+  return compared({ name, unit: 'us', budget, better: 'lower' }, values, limits)
+}
+
+/** Medians of both sides, their ratio, and how far the rounds' own ratios lie apart. */
+export function compared(
+  about: Pick<Result, 'name' | 'unit' | 'budget' | 'better'>,
+  values: readonly number[],
+  limits: readonly number[],
+): Result {
+  const [value, limit] = [median(values), median(limits)]
+  const ratios = values.map((ours, round) => ours / limits[round]!)
+  const spread = (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / median(ratios)
+  return { ...about, value, limit, ratio: value / limit, spread }
+}
+
+export const median = (values: readonly number[]): number => quantile(values, 0.5)
+
+function quantile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const place = (sorted.length - 1) * q
+  const below = sorted[Math.floor(place)]!
+  return below + (sorted[Math.ceil(place)]! - below) * (place % 1)
+}
+
+/** Until five batches in a row bring no gain over 1 %: then the optimising compiler is done. At most two seconds. */
+function warmUp(call: () => unknown): void {
+  const deadline = performance.now() + 2000
+  let best = Number.POSITIVE_INFINITY
+  for (let settled = 0; settled < 5 && performance.now() < deadline; settled++) {
+    const time = run(call, 2000)
+    if (time < best * 0.99) settled = -1
+    best = Math.min(best, time)
+  }
+}
+
+const callsIn = (ms: number, call: () => unknown): number => Math.max(1, Math.round((ms * 1000) / run(call, 500)))
+
+/** The last result is kept where the compiler cannot prove it unused. */
+let sink: unknown
+
+/**
+ * µs per call, of processor time: what neighbours on a shared machine take is not counted, what our garbage costs the
+ * collector's threads is.
+ */
+function run(call: () => unknown, calls: number): number {
+  const start = process.cpuUsage()
+  for (let i = 0; i < calls; i++) sink = call()
+  const { user, system } = process.cpuUsage(start)
+  return (user + system) / calls
+}
+
+export const lastResult = (): unknown => sink

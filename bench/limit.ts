@@ -1,0 +1,139 @@
+import {
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  type KeyObject,
+  randomBytes,
+  randomFillSync,
+} from 'node:crypto'
+import type { Customer } from './payload.ts'
+
+/**
+ * The limit: what a careful engineer writes by hand on node:crypto for one table, tuned, with no library around it.
+ * No key derivation, no commitment, no key ids, no schema: those are what waxseal adds. Keep it as fast as can be.
+ */
+
+const KEY_WRAP_IV = Buffer.alloc(8, 0xa6)
+const GCM = { authTagLength: 16 } as const
+const NONCE = 12
+const TAG = 16
+const WRAPPED = 40
+
+export type Kek = KeyObject
+export const newKek = (): Kek => createSecretKey(randomBytes(32))
+
+export const wrapKey = (kek: Kek, key: Uint8Array): Buffer =>
+  createCipheriv('id-aes256-wrap', kek, KEY_WRAP_IV).update(key)
+export const unwrapKey = (kek: Kek, wrapped: Uint8Array): Buffer =>
+  createDecipheriv('id-aes256-wrap', kek, KEY_WRAP_IV).update(wrapped)
+
+const dataKey = Buffer.allocUnsafeSlow(32)
+const scratch = Buffer.allocUnsafeSlow(16_384)
+const pool = Buffer.allocUnsafeSlow(NONCE * 341)
+let drawn = pool.length
+
+function nonce(): Buffer {
+  if (drawn === pool.length) {
+    randomFillSync(pool)
+    drawn = 0
+  }
+  drawn += NONCE
+  return pool.subarray(drawn - NONCE, drawn)
+}
+
+/** Writes nonce ‖ ciphertext ‖ tag into the scratch buffer from `at` on, and gives its end. */
+function sealAt(at: number, key: KeyObject, value: string, aad: Uint8Array): number {
+  const iv = nonce()
+  const cipher = createCipheriv('aes-256-gcm', key, iv, GCM)
+  cipher.setAAD(aad)
+  const body = cipher.update(value, 'utf8')
+  cipher.final()
+  const end = at + NONCE + body.length
+  scratch.set(iv, at)
+  scratch.set(body, at + NONCE)
+  scratch.set(cipher.getAuthTag(), end)
+  return end + TAG
+}
+
+const seal = (key: KeyObject, value: string, aad: Uint8Array): string =>
+  scratch.toString('base64url', 0, sealAt(0, key, value, aad))
+
+function openAt(bytes: Buffer, at: number, key: KeyObject, aad: Uint8Array): string {
+  const end = bytes.length - TAG
+  const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(at, at + NONCE), GCM)
+  decipher.setAAD(aad)
+  decipher.setAuthTag(bytes.subarray(end))
+  const text = decipher.update(bytes.subarray(at + NONCE, end))
+  decipher.final()
+  return text.toString()
+}
+
+const open = (key: KeyObject, sealed: string, aad: Uint8Array): string =>
+  openAt(Buffer.from(sealed, 'base64url'), 0, key, aad)
+
+const AAD = {
+  email: Buffer.from('customers.email'),
+  phone: Buffer.from('customers.phone'),
+  street: Buffer.from('customers.street'),
+  postcode: Buffer.from('customers.postcode'),
+  taxNumber: Buffer.from('customers.taxNumber'),
+  notes: Buffer.from('customers.notes'),
+  note: Buffer.from('customers.note'),
+}
+
+export interface StoredCustomer extends Customer {
+  readonly envelope: string
+}
+
+export function encryptCustomer(kek: Kek, row: Customer): StoredCustomer {
+  randomFillSync(dataKey)
+  const key = createSecretKey(dataKey)
+  return {
+    id: row.id,
+    city: row.city,
+    email: seal(key, row.email, AAD.email),
+    phone: seal(key, row.phone, AAD.phone),
+    street: seal(key, row.street, AAD.street),
+    postcode: seal(key, row.postcode, AAD.postcode),
+    taxNumber: seal(key, row.taxNumber, AAD.taxNumber),
+    notes: seal(key, row.notes, AAD.notes),
+    envelope: wrapKey(kek, dataKey).toString('base64url'),
+  }
+}
+
+export function decryptCustomer(kek: Kek, row: StoredCustomer): Customer {
+  const key = createSecretKey(unwrapKey(kek, Buffer.from(row.envelope, 'base64url')))
+  return {
+    id: row.id,
+    city: row.city,
+    email: open(key, row.email, AAD.email),
+    phone: open(key, row.phone, AAD.phone),
+    street: open(key, row.street, AAD.street),
+    postcode: open(key, row.postcode, AAD.postcode),
+    taxNumber: open(key, row.taxNumber, AAD.taxNumber),
+    notes: open(key, row.notes, AAD.notes),
+  }
+}
+
+/** One value: wrapped key ‖ nonce ‖ ciphertext ‖ tag. */
+export function encryptNote(kek: Kek, text: string): string {
+  randomFillSync(dataKey)
+  scratch.set(wrapKey(kek, dataKey), 0)
+  return scratch.toString('base64url', 0, sealAt(WRAPPED, createSecretKey(dataKey), text, AAD.note))
+}
+
+export function decryptNote(kek: Kek, cell: string): string {
+  const bytes = Buffer.from(cell, 'base64url')
+  return openAt(bytes, WRAPPED, createSecretKey(unwrapKey(kek, bytes.subarray(0, WRAPPED))), AAD.note)
+}
+
+/** The data key of a cell, for those who keep it. */
+export const noteKey = (kek: Kek, cell: string): KeyObject =>
+  createSecretKey(unwrapKey(kek, Buffer.from(cell, 'base64url').subarray(0, WRAPPED)))
+
+export const decryptNoteUnder = (key: KeyObject, cell: string): string =>
+  openAt(Buffer.from(cell, 'base64url'), WRAPPED, key, AAD.note)
+
+/** A stored wrapped key from one key-encryption key to another. */
+export const rewrap = (from: Kek, to: Kek, envelope: string): string =>
+  wrapKey(to, unwrapKey(from, Buffer.from(envelope, 'base64url'))).toString('base64url')

@@ -1,0 +1,68 @@
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
+import { buildCore, root, work } from './build.ts'
+import { compared, type Effort, type Result } from './harness.ts'
+
+/** A string, not a property: the schema has one called `node`. */
+const NODE_MODULE = /["'`]node:/
+
+/** What a bundler puts into the browser for encrypting and decrypting records. 1 KB is 1,000 bytes. */
+export async function bundleSize(): Promise<Result> {
+  const contents = "export { int, openKeyring, records, text } from 'waxseal'"
+  const { outputFiles } = await build({
+    stdin: { contents, resolveDir: root },
+    absWorkingDir: root,
+    bundle: true,
+    write: false,
+    minify: true,
+    format: 'esm',
+    platform: 'browser',
+    legalComments: 'none',
+    logLevel: 'error',
+  })
+  const bundle = outputFiles[0]!
+  if (NODE_MODULE.test(bundle.text)) throw new Error('bundle_gzip_kb: the browser bundle names a node: module')
+  const value = gzipSync(bundle.contents, { level: 9 }).length / 1000
+  const untimed = { limit: null, ratio: null, spread: null }
+  return { name: 'bundle_gzip_kb', unit: 'KB', value, ...untimed, budget: 30, better: 'lower' }
+}
+
+/** Whole processes that import the built core, over empty ones; the limit imports what the core imports. */
+export async function importTime({ processes }: Effort): Promise<Result> {
+  const { core, packages } = await buildCore()
+  const programs = {
+    empty: program('empty', []),
+    ours: program('ours', [core]),
+    limit: program('limit', [...packages, 'node:crypto']),
+  }
+  const names = ['empty', 'ours', 'limit'] as const
+  const values: number[] = []
+  const limits: number[] = []
+  for (let round = 0; round < processes; round++) {
+    const time = { empty: 0, ours: 0, limit: 0 }
+    for (let i = 0; i < names.length; i++) {
+      const name = names[(round + i) % names.length]!
+      time[name] = processTime(programs[name])
+    }
+    values.push(time.ours - time.empty)
+    limits.push(time.limit - time.empty)
+  }
+  return compared({ name: 'import_ms', unit: 'ms', budget: 1.4, better: 'lower' }, values, limits)
+}
+
+function program(name: string, imports: readonly string[]): string {
+  const file = join(work, `program-${name}.mjs`)
+  writeFileSync(file, imports.map((from) => `import '${from}'\n`).join(''))
+  return file
+}
+
+/** ms from start to exit. */
+function processTime(file: string): number {
+  const start = performance.now()
+  const { status, stderr } = spawnSync(process.execPath, [file], { encoding: 'utf8', env: {} })
+  if (status !== 0) throw new Error(`import_ms: ${file} failed: ${stderr}`)
+  return performance.now() - start
+}

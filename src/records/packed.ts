@@ -1,0 +1,128 @@
+import { compareBytes, readU16, readU32, writeU16, writeU32 } from '../bytes.ts'
+import { fieldAad, MAX_LABEL_BYTES, MAX_PLAINTEXT_BYTES, malformed } from '../envelope/format.ts'
+import { WaxsealError } from '../errors.ts'
+import type { Column, Leaf, Row, Schema } from './compile.ts'
+import type { Place } from './located.ts'
+import { openedValue, plaintextOf } from './row.ts'
+
+/**
+ * The plaintext of the packed shape: entries in the order of their labels' bytes, each
+ * label length 2 ‖ label ‖ plaintext length 4 ‖ plaintext. A field that is undefined has no entry.
+ */
+
+/** AAD of a packed blob: the kind alone, since its labels are inside. */
+export const PACKED_AAD: Uint8Array = fieldAad('packed', [])
+
+interface Entry {
+  readonly label: Uint8Array
+  readonly plaintext: Uint8Array
+}
+
+const HEAD = 6
+
+/** Reused, because calls are synchronous; {@link wipePacked} ends each use. */
+let room = new Uint8Array(4096)
+let used = 0
+
+function append(label: Uint8Array, plaintext: Uint8Array): void {
+  const end = used + HEAD + label.length + plaintext.length
+  if (end > MAX_PLAINTEXT_BYTES) throw new WaxsealError('LIMIT_EXCEEDED', 'the packed fields are over 16 MiB')
+  if (end > room.length) {
+    const larger = new Uint8Array(end * 2)
+    larger.set(room.subarray(0, used))
+    room.fill(0, 0, used)
+    room = larger
+  }
+  writeU16(room, used, label.length)
+  room.set(label, used + 2)
+  writeU32(room, used + 2 + label.length, plaintext.length)
+  room.set(plaintext, used + HEAD + label.length)
+  used = end
+}
+
+/** Wipes what {@link packFields} or {@link repackFields} gave, also after they failed. */
+export function wipePacked(): void {
+  room.fill(0, 0, used)
+  if (room.length > 65_536) room = new Uint8Array(4096)
+  used = 0
+}
+
+/** The plaintext of a row's fields: shared bytes, until {@link wipePacked}. */
+export function packFields(schema: Schema, row: Row, place: Place): Uint8Array {
+  used = 0
+  for (const column of inLabelOrder(schema)) packField(column, row[column.name], place)
+  return room.subarray(0, used)
+}
+
+/**
+ * The plaintext with some fields changed. All other entries are kept byte for byte, also those that this schema does
+ * not declare: an older instance must not delete what a newer one wrote.
+ */
+export function repackFields(schema: Schema, packed: Uint8Array, changes: Row, place: Place): Uint8Array {
+  used = 0
+  const changed = inLabelOrder(schema).filter(({ name }) => changes[name] !== undefined)
+  let next = 0
+  for (const { label, plaintext } of entriesOf(packed)) {
+    while (orderAt(changed, next, label) < 0) packField(changed[next]!, changes[changed[next++]!.name], place)
+    if (orderAt(changed, next, label) > 0) append(label, plaintext)
+  }
+  for (; next < changed.length; next++) packField(changed[next]!, changes[changed[next]!.name], place)
+  return room.subarray(0, used)
+}
+
+/** Where the label of a column stands to `label`: before (< 0), the same (0), after; past the end is after. */
+function orderAt(columns: readonly Column[], index: number, label: Uint8Array): number {
+  return index < columns.length ? compareBytes(columns[index]!.path[0], label) : 1
+}
+
+function packField({ name, node, path }: Column, value: unknown, place: Place): void {
+  if (value === undefined) return
+  place.field = name
+  const plaintext = plaintextOf(node as Leaf, value)
+  append(path[0], plaintext)
+  plaintext.fill(0)
+  place.field = undefined
+}
+
+/** Writes the declared fields of a packed plaintext into `out`; entries of other labels are skipped. */
+export function unpackFields(schema: Schema, packed: Uint8Array, out: Record<string, unknown>, place: Place): void {
+  const columns = inLabelOrder(schema)
+  let next = 0
+  for (const { label, plaintext } of entriesOf(packed)) {
+    while (orderAt(columns, next, label) < 0) next++
+    if (orderAt(columns, next, label) !== 0) continue
+    const { name, node } = columns[next]!
+    place.field = name
+    out[name] = openedValue(node as Leaf, plaintext)
+    place.field = undefined
+  }
+}
+
+function* entriesOf(packed: Uint8Array): Generator<Entry> {
+  let previous: Uint8Array | undefined
+  for (let at = 0; at < packed.length; ) {
+    const labelEnd = at + 2 + (at + 2 <= packed.length ? readU16(packed, at) : 0)
+    if (at + HEAD > packed.length || labelEnd + 4 > packed.length)
+      throw malformed('plaintext: a packed entry is cut off')
+    const label = packed.subarray(at + 2, labelEnd)
+    if (label.length === 0 || label.length > MAX_LABEL_BYTES)
+      throw malformed('plaintext: a packed label of a wrong length')
+    const end = labelEnd + 4 + readU32(packed, labelEnd)
+    if (end > packed.length) throw malformed('plaintext: a packed entry is cut off')
+    if (previous && compareBytes(previous, label) >= 0) throw malformed('plaintext: packed entries are not in order')
+    yield { label, plaintext: packed.subarray(labelEnd + 4, end) }
+    previous = label
+    at = end
+  }
+}
+
+const sorted = new WeakMap<Schema, readonly Column[]>()
+
+function inLabelOrder(schema: Schema): readonly Column[] {
+  let columns = sorted.get(schema)
+  if (!columns) {
+    columns = [...schema.columns].sort((a, b) => compareBytes(a.path[0], b.path[0]))
+    sorted.set(schema, columns)
+  }
+  return columns
+}

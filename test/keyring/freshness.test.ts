@@ -1,0 +1,169 @@
+import { describe, expect, it } from 'vitest'
+import type { KeyEvent } from 'waxseal'
+import { DAY, MINUTE, NOTE, notes, type Options, quiet, refusal, rotated, setup, versionOf } from './support.ts'
+
+const REFRESH = 5 * MINUTE
+const MAX_AGE = 60 * MINUTE
+
+/** An instance under test, the events it raised, and another that changes things behind its back. */
+async function started(options: Options = {}) {
+  const bench = setup()
+  const other = await bench.create()
+  const events: KeyEvent[] = []
+  const keys = await bench.open({ onEvent: (event: KeyEvent) => void events.push(event), ...options })
+  const row = notes.encrypt(keys, { ...NOTE })
+  events.length = 0
+  bench.store.loads = 0
+  bench.kms.unwraps = 0
+  return { ...bench, keys, other, row, events }
+}
+
+const failures = (events: readonly KeyEvent[]) => events.filter(({ type }) => type === 'keyring.failure')
+
+describe('ready()', () => {
+  it('does no I/O while the keys are fresh', async () => {
+    const { keys, store, kms, clock } = await started()
+    await keys.ready()
+    clock.now += REFRESH
+    await keys.as({ actor: 'ann' }).ready()
+    expect([store.loads, kms.unwraps]).toEqual([0, 0])
+  })
+
+  it('reads the store once they are older than refreshMs, and asks the KMS nothing that it knows', async () => {
+    const { keys, store, kms, clock } = await started()
+    clock.now += REFRESH + 1
+    await keys.ready()
+    await keys.ready()
+    expect([store.loads, kms.unwraps]).toEqual([1, 0])
+  })
+
+  it('unwraps what is new, and nothing else', async () => {
+    const { keys, other, kms, clock } = await started()
+    const staged = await other.rotate()
+    kms.unwraps = 0
+    clock.now += REFRESH + 1
+    await keys.ready()
+    expect([kms.unwraps, versionOf(keys, staged).state]).toEqual([1, 'pre-active'])
+  })
+
+  it('called 3,000 times at once reads the store once', async () => {
+    const { keys, other, store, kms, clock } = await started()
+    await other.rotate()
+    clock.now += REFRESH + 1
+    store.loads = kms.unwraps = 0
+    const handle = keys.as({ actor: 'ann' })
+    await Promise.all(Array.from({ length: 3000 }, (_, i) => (i % 2 ? keys : handle).ready()))
+    expect([store.loads, kms.unwraps]).toEqual([1, 1])
+  })
+
+  it('tells all who wait of a failure, and does not remember it', async () => {
+    const { keys, store, clock } = await started()
+    store.broken = new Error('away')
+    clock.now += REFRESH + 1
+    const failed = await Promise.all([1, 2, 3].map(() => refusal(() => keys.ready())))
+    for (const error of failed) {
+      expect(error).toMatchObject({
+        code: 'KMS_UNAVAILABLE',
+        retryable: true,
+        cause: { name: 'Error', message: 'away' },
+      })
+    }
+    expect(store.loads).toBe(1)
+    store.broken = undefined
+    await keys.ready()
+    expect(store.loads).toBe(2)
+  })
+
+  it('reads again when the clock was set back', async () => {
+    const { keys, store, clock } = await started()
+    clock.now -= DAY
+    await keys.ready()
+    expect(store.loads).toBe(1)
+  })
+})
+
+describe('a synchronous call', () => {
+  it('starts one refresh in the background when the keys are stale, however many calls there are', async () => {
+    const { keys, row, store, clock } = await started()
+    clock.now += REFRESH + 1
+    for (let i = 0; i < 300; i++) notes.decrypt(keys, row)
+    await quiet()
+    expect(store.loads).toBe(1)
+  })
+
+  it('is KEY_NOT_LOADED, retryable, after maxAgeMs, and works again after the refresh that it started', async () => {
+    const { keys, row, clock } = await started()
+    clock.now += MAX_AGE
+    notes.decrypt(keys, row)
+    await quiet()
+    clock.now += MAX_AGE + 1
+    const late = { code: 'KEY_NOT_LOADED', retryable: true }
+    expect(await refusal(() => notes.decrypt(keys, row))).toMatchObject(late)
+    expect(await refusal(() => notes.encrypt(keys, { ...NOTE }))).toMatchObject(late)
+    expect(await refusal(() => notes.patch(keys, row, { tag: 'new' }))).toMatchObject(late)
+    await quiet()
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+  })
+
+  it('works after maxAgeMs when ready() was awaited first', async () => {
+    const { keys, row, clock } = await started()
+    clock.now += DAY
+    await keys.ready()
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+  })
+})
+
+describe('while the key store fails', () => {
+  it('the keyring works on until maxAgeMs, and tells listeners', async () => {
+    const { keys, row, store, clock, events } = await started()
+    store.broken = new Error('away')
+    clock.now += MAX_AGE
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+    await quiet()
+    expect(failures(events)).toEqual([expect.objectContaining({ operation: 'refresh', code: 'KMS_UNAVAILABLE' })])
+    clock.now += 1
+    expect(await refusal(() => notes.decrypt(keys, row))).toMatchObject({ code: 'KEY_NOT_LOADED' })
+    await quiet()
+    store.broken = undefined
+    await keys.ready()
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+  })
+
+  it('a refresh that failed is told of once, however many calls wanted it', async () => {
+    const { keys, row, store, clock, events } = await started()
+    store.broken = new Error('away')
+    clock.now += REFRESH + 1
+    for (let i = 0; i < 300; i++) notes.decrypt(keys, row)
+    await quiet()
+    expect([store.loads, failures(events).length]).toEqual([1, 1])
+  })
+
+  it('and when the KMS fails, what is known goes on working', async () => {
+    const { keys, other, row, kms, clock } = await started()
+    await other.rotate()
+    kms.broken = new Error('away')
+    clock.now += REFRESH + 1
+    expect(await refusal(() => keys.ready())).toMatchObject({ code: 'KMS_UNAVAILABLE' })
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+    kms.broken = undefined
+    await keys.ready()
+    expect(keys.status().versions).toHaveLength(2)
+  })
+})
+
+describe('instances whose clocks disagree', () => {
+  it.each([-DAY, -MINUTE, MINUTE, DAY])('by %d ms read each other, and refresh by their own clock', async (skew) => {
+    const { clock, store, other, open } = await started()
+    const keys = await open({ clock: () => clock.now + skew })
+    await rotated(other)
+    const row = notes.encrypt(other, { ...NOTE })
+    store.loads = 0
+    clock.now += REFRESH + 1
+    await keys.ready()
+    await keys.ready()
+    expect(store.loads).toBe(1)
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+    await keys.rotate()
+    expect((await open()).status()).toEqual(keys.status())
+  })
+})

@@ -1,0 +1,61 @@
+import { int, openKeyring, records, text } from '../../src/index.ts'
+import { fileKeyStore } from '../../src/keystore/file.ts'
+import { localKms } from '../../src/kms/local.ts'
+import { type RotationSource, rewrap } from '../../src/rotation/index.ts'
+import { postgresTable } from '../../src/rotation/sources/postgres.ts'
+import { pgClient } from './clients.ts'
+
+/**
+ * A rewrap job in a process of its own, started by killed.ts, that dies of SIGKILL at the `at`-th time it comes to
+ * `instant`. With another instant it goes on, slowly, until somebody kills it. It prints a line a batch.
+ */
+export interface Order {
+  readonly url: string
+  readonly file: string
+  readonly root: string
+  readonly table: string
+  readonly batchSize: number
+  readonly instant: Instant
+  readonly at: number
+}
+
+export const INSTANTS = ['before a page', 'before a batch', 'during a batch', 'after a batch'] as const
+export type Instant = (typeof INSTANTS)[number] | 'when told'
+
+/** The record that parent and child share. */
+export const killable = (table: string) =>
+  records(table, { id: { id: int() }, fields: { email: text(), note: text({ nullable: true }) } })
+
+async function main(order: Order): Promise<void> {
+  const keys = await openKeyring({ name: 'kill', store: fileKeyStore(order.file), kms: localKms(order.root) })
+  const client = pgClient(order.url)
+  const table = postgresTable(client.db, killable(order.table))
+  const times = new Map<Instant, number>()
+  const reach = (instant: Instant): void => {
+    times.set(instant, (times.get(instant) ?? 0) + 1)
+    if (instant === order.instant && times.get(instant) === order.at) process.kill(process.pid, 'SIGKILL')
+  }
+  const deadly: RotationSource = {
+    ...table,
+    page(...args) {
+      reach('before a page')
+      return table.page(...args)
+    },
+    async swap(...args: Parameters<RotationSource['swap']>) {
+      await new Promise((done) => setTimeout(done, 30))
+      reach('before a batch')
+      const answer = table.swap(...args)
+      // The statement is on its way when the process dies: the server may or may not carry it out.
+      if (order.instant === 'during a batch') setImmediate(() => reach('during a batch'))
+      await answer
+      reach('after a batch')
+      return answer
+    },
+  }
+  const onProgress = ({ done }: { done: number }) => console.log(`done ${done}`)
+  await rewrap({ keys, table: deadly, batchSize: order.batchSize, onProgress })
+  await client.close()
+  console.log('finished')
+}
+
+if (process.env.WAXSEAL_TEST_ORDER) await main(JSON.parse(process.env.WAXSEAL_TEST_ORDER) as Order)

@@ -1,0 +1,180 @@
+import { describe, expect, it } from 'vitest'
+import type { Progress } from '../../src/rotation/index.ts'
+import { retire, rewrap } from '../../src/rotation/index.ts'
+import { postgresTable } from '../../src/rotation/sources/postgres.ts'
+import { testKeyring } from '../../src/testing/index.ts'
+import type { Client } from './clients.ts'
+import { oldRows } from './jobs.ts'
+import { type AnyRow, createTable, insert, people, person, readPlain, readStored, rotate } from './tables.ts'
+
+const flip = (text: string, at: number): string =>
+  text.slice(0, at) + (text[at] === 'A' ? 'B' : 'A') + text.slice(at + 1)
+
+/** Ways to break a header that leave the key id where a query finds it. `wxh:` and 8 characters stand before it. */
+const BREAKAGES = [
+  { what: 'a wrapped key that was changed', code: 'DECRYPTION_FAILED', change: (h: string) => flip(h, h.length - 6) },
+  { what: 'a commitment that was changed', code: 'DECRYPTION_FAILED', change: (h: string) => flip(h, 40), suite: 2 },
+  { what: 'an unknown version', code: 'MALFORMED', change: (h: string) => flip(h, 4) },
+  { what: 'the reserved byte set', code: 'MALFORMED', change: (h: string) => flip(h, 11) },
+  { what: 'its end cut off', code: 'MALFORMED', change: (h: string) => h.slice(0, 60) },
+  { what: 'something behind it', code: 'MALFORMED', change: (h: string) => `${h}AAAA` },
+  { what: 'characters that are not base64url', code: 'MALFORMED', change: (h: string) => `${h.slice(0, -1)}*` },
+  { what: 'another prefix', code: 'MALFORMED', change: (h: string) => `wxp:${h.slice(4)}` },
+] as const
+
+/** Rows and keys that a job must leave alone. */
+export function failureSuite(client: () => Client): void {
+  /** Changes the stored header of row `id`. */
+  async function damage(table: string, id: number, change: (header: string) => string): Promise<void> {
+    const [row] = await client().query<{ envelope: string }>(`select envelope from "${table}" where id = $1`, [id])
+    await client().query(`update "${table}" set envelope = $1 where id = $2`, [change(row!.envelope), id])
+  }
+
+  describe('broken rows', () => {
+    it.each(BREAKAGES)('with $what: are reported by id, left as they are, and stop nothing', async (breakage) => {
+      const { db, query } = client()
+      const keys = testKeyring({ suite: 'suite' in breakage ? breakage.suite : 1 })
+      const record = people()
+      await createTable(query, record)
+      await insert(query, record, keys, [1, 2, 3, 4, 5].map(person))
+      const oldId = await rotate(keys)
+      for (const id of [2, 5]) await damage(record.schema.table, id, breakage.change)
+      const before = await readStored(query, record)
+      const report = await rewrap({ keys, table: postgresTable(db, record), batchSize: 2 })
+      expect(report.failures).toEqual([
+        { rowId: '2', code: breakage.code },
+        { rowId: '5', code: breakage.code },
+      ])
+      expect(report.rewrapped).toBe(3)
+      expect(report.remaining).toEqual(new Map([[oldId, 2]]))
+      const after = await readStored(query, record)
+      expect([after[1], after[4]]).toEqual([before[1], before[4]])
+      expect(record.decrypt(keys, after[2] as never)).toEqual(person(3))
+    })
+
+    it('end the job when there are more than maxFailures', async () => {
+      const { keys, record, table } = await oldRows(client())
+      for (const id of [3, 4, 8, 9, 15]) await damage(table.name, id, (h) => flip(h, h.length - 6))
+      const before = await readStored(client().query, record)
+      const job = rewrap({ keys, table, batchSize: 20, maxFailures: 4 })
+      await expect(job).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED', table: table.name })
+      expect(await readStored(client().query, record)).toEqual(before)
+      expect((await rewrap({ keys, table, maxFailures: 5 })).failures).toHaveLength(5)
+    })
+
+    it('let progress count up to the total, also when a pass is repeated', async () => {
+      const { keys, record, table } = await oldRows(client())
+      for (const id of [1, 2, 3]) await damage(table.name, id, (h) => flip(h, h.length - 6))
+      let raced = false
+      const racing = {
+        ...table,
+        async swap(...args: Parameters<typeof table.swap>) {
+          if (!raced && args[0].length > 0) {
+            raced = true
+            const moved = record.rewrap(keys, args[0][0]!.row)!
+            await client().query(`update "${table.name}" set envelope = $1 where envelope = $2`, [
+              moved.envelope,
+              moved.was,
+            ])
+          }
+          return table.swap(...args)
+        },
+      }
+      const seen: Progress[] = []
+      const report = await rewrap({ keys, table: racing, batchSize: 2, onProgress: (p) => seen.push(p) })
+      expect(report).toMatchObject({ rewrapped: 16, raced: 1 })
+      const done = seen.map((p) => p.done)
+      expect(done).toEqual([...done].sort((a, b) => a - b))
+    })
+
+    it('are counted once when the job is resumed', async () => {
+      const { keys, table } = await oldRows(client())
+      for (const id of [1, 2, 3]) await damage(table.name, id, (h) => flip(h, h.length - 6))
+      const stop = new AbortController()
+      await rewrap({ keys, table, batchSize: 5, signal: stop.signal, onProgress: (p) => p.done > 5 && stop.abort() })
+      const seen: Progress[] = []
+      const report = await rewrap({ keys, table, batchSize: 5, onProgress: (p) => seen.push(p) })
+      expect(report.failures.map((failure) => failure.rowId)).toEqual(['1', '2', '3'])
+      expect(report.rewrapped).toBe(17)
+      expect(seen[0]).toMatchObject({ done: 10, total: 20 })
+      expect(seen.at(-1)).toMatchObject({ done: 20, total: 20 })
+      expect(seen.every((p) => p.rowsPerSecond >= 0)).toBe(true)
+    })
+  })
+
+  describe('keys that must not be rewrapped', () => {
+    it.each([
+      ['compromised', (keys: ReturnType<typeof testKeyring>, id: string) => keys.markCompromised(id, {})],
+      [
+        'suspended',
+        async (keys: ReturnType<typeof testKeyring>, id: string) => {
+          await keys.suspend(id)
+          await rotate(keys)
+        },
+      ],
+    ] as const)('rows under a %s version are left, and remaining says so', async (_, change) => {
+      const { db, query } = client()
+      const keys = testKeyring()
+      const record = people()
+      await createTable(query, record)
+      const [a, b, c] = [[1, 2], [3, 4, 5], [6]].map((ids) => ids.map(person))
+      await insert(query, record, keys, a!)
+      const bad = keys.status().active!
+      await change(keys, bad)
+      await insert(query, record, keys, b!)
+      await rotate(keys)
+      await insert(query, record, keys, c!)
+      const before = await readStored(query, record)
+      const report = await rewrap({ keys, table: postgresTable(db, record) })
+      expect(report).toMatchObject({ rewrapped: 3, failures: [] })
+      expect(report.remaining).toEqual(new Map([[bad, 2]]))
+      expect((await readStored(query, record)).slice(0, 2)).toEqual(before.slice(0, 2))
+    })
+
+    it('a version that ceases to be active during the job is in remaining', async () => {
+      const { keys, table, oldId } = await oldRows(client())
+      const second = keys.status().active!
+      let rotated: Promise<string> | undefined
+      const slow = {
+        ...table,
+        async swap(...args: Parameters<typeof table.swap>) {
+          const answer = await table.swap(...args)
+          rotated ??= rotate(keys)
+          await rotated
+          return answer
+        },
+      }
+      const report = await rewrap({ keys, table: slow, batchSize: 6 })
+      const left = await table.countByKey([oldId, second])
+      expect(report.remaining).toEqual(new Map([...left].filter(([, count]) => count > 0)))
+    })
+  })
+
+  describe('retire', () => {
+    it('is refused while a row of any table refers to the version, and counts them', async () => {
+      const { keys, oldId, table, record } = await oldRows(client(), 4)
+      const empty = postgresTable(client().db, people())
+      await client().query(`create table "${empty.name}" (id integer primary key, envelope text)`)
+      const refused = retire({ keys, keyId: oldId, tables: [empty, table] })
+      await expect(refused).rejects.toMatchObject({ code: 'CONFLICT', table: table.name, keyId: oldId })
+      await expect(refused).rejects.toThrow('4 rows')
+      await rewrap({ keys, table })
+      await retire({ keys, keyId: oldId, tables: [empty, table], reason: 'nothing is left' })
+      const version = keys.status().versions.find(({ id }) => id === oldId)
+      expect(version).toMatchObject({ state: 'deactivated', retired: true })
+      expect(await readPlain(client().query, record, keys)).toEqual([1, 2, 3, 4].map(person) as AnyRow[])
+    })
+
+    it('is refused for the active version, and without tables to ask', async () => {
+      const { keys, table } = await oldRows(client(), 1)
+      const active = keys.status().active!
+      await expect(retire({ keys, keyId: active, tables: [table] })).rejects.toMatchObject({ code: 'KEY_STATE' })
+      await expect(retire({ keys, keyId: active, tables: [] })).rejects.toMatchObject({ code: 'CONFIG' })
+    })
+  })
+
+  it.each([0, 1.5, 10_001, Number.NaN])('refuses a batch size of %d', async (batchSize) => {
+    const { keys, table } = await oldRows(client(), 1)
+    await expect(rewrap({ keys, table, batchSize })).rejects.toMatchObject({ code: 'CONFIG', argument: 'batchSize' })
+  })
+}

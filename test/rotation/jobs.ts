@@ -1,0 +1,151 @@
+import { describe, expect, it } from 'vitest'
+import { type Progress, type RotationSource, rewrap } from '../../src/rotation/index.ts'
+import { postgresTable } from '../../src/rotation/sources/postgres.ts'
+import { testKeyring } from '../../src/testing/index.ts'
+import type { Client } from './clients.ts'
+import { type AnyRow, createTable, insert, insertStored, people, person, readPlain, rotate } from './tables.ts'
+
+const ROWS = 20
+const all = (rows = ROWS): AnyRow[] => Array.from({ length: rows }, (_, i) => person(i + 1))
+
+/** A table of rows under a version that was rotated away. */
+export async function oldRows({ db, query }: Client, rows = ROWS) {
+  const keys = testKeyring()
+  const record = people()
+  await createTable(query, record)
+  await insert(query, record, keys, all(rows))
+  const oldId = await rotate(keys)
+  return { keys, record, oldId, table: postgresTable(db, record) }
+}
+
+/** The same table, where something else happens before, or after, every call of `what`. */
+const interrupted = (
+  table: RotationSource,
+  when: 'before' | 'after',
+  what: 'page' | 'swap',
+  work: (call: number) => unknown,
+): RotationSource => {
+  let calls = 0
+  const original = table[what] as (...args: unknown[]) => Promise<unknown>
+  return {
+    ...table,
+    [what]: async (...args: unknown[]) => {
+      calls++
+      if (when === 'before') await work(calls)
+      const answer = await original(...args)
+      if (when === 'after') await work(calls)
+      return answer
+    },
+  }
+}
+
+/** A job that is stopped, at every instant at which one may be. */
+export function jobSuite(client: () => Client): void {
+  const checkpoints = async (table: string) =>
+    (await client().query('select job from waxseal_checkpoint where job like $1', [`%${table}%`])).length
+
+  describe('a job that is stopped', () => {
+    it('ends after the running batch when aborted, and resumes behind it', async () => {
+      const { keys, record, oldId, table } = await oldRows(client())
+      const stop = new AbortController()
+      const first = await rewrap({
+        keys,
+        table,
+        batchSize: 6,
+        signal: stop.signal,
+        onProgress: ({ done }) => done >= 12 && stop.abort(),
+      })
+      expect(first).toMatchObject({ rewrapped: 12, aborted: true, failures: [] })
+      expect(first.remaining).toEqual(new Map([[oldId, 8]]))
+      expect(await checkpoints(table.name)).toBe(1)
+
+      const cursors: unknown[] = []
+      const watched: RotationSource = {
+        ...table,
+        page: (ids, after, limit) => {
+          cursors.push(after)
+          return table.page(ids, after, limit)
+        },
+      }
+      const seen: Progress[] = []
+      const second = await rewrap({ keys, table: watched, batchSize: 6, onProgress: (p) => seen.push(p) })
+      expect(cursors[0]).toEqual(['12'])
+      expect(seen[0]).toMatchObject({ done: 12, total: ROWS })
+      expect(second).toMatchObject({ rewrapped: ROWS, aborted: false })
+      expect(second.remaining.size).toBe(0)
+      expect(await checkpoints(table.name)).toBe(0)
+      expect(await readPlain(client().query, record, keys)).toEqual(all())
+    })
+
+    it('does nothing when it is aborted before it begins', async () => {
+      const { keys, oldId, table } = await oldRows(client(), 3)
+      const report = await rewrap({ keys, table, signal: AbortSignal.abort() })
+      expect(report).toMatchObject({ rewrapped: 0, aborted: true })
+      expect(report.remaining).toEqual(new Map([[oldId, 3]]))
+    })
+
+    it.each([
+      ['before a page is read', 'before', 'page'],
+      ['before a batch is written', 'before', 'swap'],
+      ['when the server has written a batch and its answer is lost', 'after', 'swap'],
+    ] as const)('by an error %s: passes it on, and the next call ends with the right totals', async (_, when, what) => {
+      const { keys, record, table } = await oldRows(client())
+      const broken = interrupted(table, when, what, (call) => {
+        if (call === 2) throw new Error('the connection is gone')
+      })
+      await expect(rewrap({ keys, table: broken, batchSize: 6 })).rejects.toThrow('the connection is gone')
+      const report = await rewrap({ keys, table, batchSize: 6 })
+      expect(report.remaining.size).toBe(0)
+      expect(await readPlain(client().query, record, keys)).toEqual(all())
+      expect(report.rewrapped).toBe(ROWS)
+    })
+
+    it('moves rows that came behind the cursor meanwhile', async () => {
+      const { query, db } = client()
+      const keys = testKeyring()
+      const record = people()
+      await createTable(query, record)
+      await insert(query, record, keys, all().slice(10))
+      const late = all()
+        .slice(0, 10)
+        .map((row) => record.encrypt(keys, row as never) as AnyRow)
+      await rotate(keys)
+      const table = interrupted(
+        postgresTable(db, record),
+        'before',
+        'swap',
+        (call) => call === 2 && insertStored(query, record, late),
+      )
+      const report = await rewrap({ keys, table, batchSize: 3 })
+      expect(report.rewrapped).toBe(ROWS)
+      expect(report.remaining.size).toBe(0)
+      expect(await readPlain(query, record, keys)).toEqual(all())
+    })
+  })
+
+  describe('two jobs on one table at once', () => {
+    it('move every row once and lose none', async () => {
+      const { keys, record, oldId, table } = await oldRows(client(), 60)
+      const other = postgresTable(client().db, record)
+      const [a, b] = await Promise.all([
+        rewrap({ keys, table, batchSize: 4 }),
+        rewrap({ keys, table: other, batchSize: 5 }),
+      ])
+      expect(a!.failures).toEqual([])
+      expect(b!.failures).toEqual([])
+      expect((await table.countByKey([oldId])).get(oldId)).toBe(0)
+      expect(await readPlain(client().query, record, keys)).toEqual(all(60))
+    })
+  })
+
+  describe('progress', () => {
+    it('counts up from 0 to the total', async () => {
+      const { keys, table } = await oldRows(client())
+      const seen: Progress[] = []
+      await rewrap({ keys, table, batchSize: 6, onProgress: (p) => seen.push(p) })
+      expect(seen.map((p) => p.done)).toEqual([0, 6, 12, 18, 20])
+      expect(seen.every((p) => p.total === ROWS && p.rowsPerSecond >= 0)).toBe(true)
+      expect(seen.at(-1)).toMatchObject({ rewrapped: ROWS, failed: 0, raced: 0 })
+    })
+  })
+}

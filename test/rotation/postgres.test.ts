@@ -1,0 +1,85 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { rewrap } from '../../src/rotation/index.ts'
+import { postgresTable } from '../../src/rotation/sources/postgres.ts'
+import { missing } from '../support/missing.ts'
+import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
+import { type Client, pgClient, postgresJsClient } from './clients.ts'
+import { failureSuite } from './failures.ts'
+import { jobSuite, oldRows } from './jobs.ts'
+import { killSuite } from './killed.ts'
+import { matrixSuite } from './matrix.ts'
+import { nameSuite } from './names.ts'
+import { collationSuite, pageSuite } from './pages.ts'
+import { people } from './tables.ts'
+import { writerSuite } from './writers.ts'
+
+/** One real server for the whole file, and both clients that applications have. */
+describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a real PostgreSQL', () => {
+  let server: PostgresServer
+  const clients: Client[] = []
+  beforeAll(async () => {
+    server = await startPostgres()
+    clients.push(pgClient(server.url), postgresJsClient(server.url))
+  })
+  afterAll(async () => {
+    await Promise.all(clients.map((client) => client.close()))
+    server?.stop()
+  })
+
+  describe.each(['pg', 'postgres.js'])('with %s', (name) => {
+    const client = () => clients.find((each) => each.name === name)!
+    matrixSuite(client)
+    jobSuite(client)
+    failureSuite(client)
+    pageSuite(client)
+    collationSuite(client)
+    nameSuite(client)
+    writerSuite(client)
+  })
+
+  killSuite(
+    () => clients[0]!,
+    () => server.url,
+  )
+
+  describe('the checkpoint table', () => {
+    it('is made once when many jobs begin at the same time', async () => {
+      const { db, query } = clients[0]!
+      for (let round = 0; round < 5; round++) {
+        await query('drop table if exists waxseal_checkpoint')
+        const jobs = Array.from({ length: 6 }, () => postgresTable(db, people()).loadCheckpoint('a job'))
+        expect(await Promise.all(jobs)).toEqual(jobs.map(() => null))
+      }
+    })
+
+    it('serves a role that may not create tables, when a migration made it', async () => {
+      const { db, query } = clients[0]!
+      await postgresTable(db, people()).loadCheckpoint('a job')
+      const { keys, record, table } = await oldRows(clients[0]!, 3)
+      await query('create role app login')
+      await query(`grant select, insert, update, delete on waxseal_checkpoint, ${table.name} to app`)
+      const app = pgClient(server.url.replace('postgres@', 'app@'))
+      try {
+        const report = await rewrap({ keys, table: postgresTable(app.db, record), batchSize: 2 })
+        expect(report).toMatchObject({ rewrapped: 3, failures: [] })
+      } finally {
+        await app.close()
+      }
+    })
+
+    it('is tried again after a failure', async () => {
+      const { db } = clients[0]!
+      let fail = true
+      const flaky = {
+        query: (sql: string, params?: unknown[]) => {
+          if (fail) return Promise.reject(new Error('no connection'))
+          return (db as { query(sql: string, params?: unknown[]): Promise<never> }).query(sql, params)
+        },
+      }
+      const table = postgresTable(flaky, people())
+      await expect(table.loadCheckpoint('a job')).rejects.toThrow('no connection')
+      fail = false
+      expect(await table.loadCheckpoint('a job')).toBeNull()
+    })
+  })
+})

@@ -1,0 +1,25 @@
+import { afterAll, beforeAll, describe } from 'vitest'
+import { type Client, pgliteClient } from './clients.ts'
+import { failureSuite } from './failures.ts'
+import { jobSuite } from './jobs.ts'
+import { matrixSuite } from './matrix.ts'
+import { nameSuite } from './names.ts'
+import { pageSuite } from './pages.ts'
+import { writerSuite } from './writers.ts'
+
+/** Everything that needs no second connection, on PGlite: PostgreSQL in this process. */
+let client: Client
+beforeAll(async () => {
+  client = pgliteClient()
+  await client.query('select 1')
+})
+afterAll(() => client.close())
+
+describe('rewrap on PGlite', () => {
+  matrixSuite(() => client)
+  jobSuite(() => client)
+  failureSuite(() => client)
+  pageSuite(() => client)
+  nameSuite(() => client)
+  writerSuite(() => client)
+})

@@ -1,0 +1,95 @@
+import { spawnSync } from 'node:child_process'
+import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** A PostgreSQL server of our own: in a folder of its own, gone when it is stopped. */
+export interface PostgresServer {
+  readonly url: string
+  readonly version: string
+  stop(): void
+}
+
+const HOW =
+  'install it (Debian, Ubuntu: apt-get install postgresql) or set PG_BIN to the folder that holds initdb and pg_ctl'
+
+/** Why there is no server to be had here; undefined when there is one. Starts nothing. */
+export function postgresMissing(): string | undefined {
+  if (!binFolder()) return `no PostgreSQL server found: ${HOW}`
+  if (isRoot() && !serverUser()) return 'PostgreSQL refuses to run as root, and there is no user "postgres"'
+  return undefined
+}
+
+/** initdb and pg_ctl: about a second. Nobody else's server is touched; `stop` deletes everything. */
+export async function startPostgres(): Promise<PostgresServer> {
+  const bin = binFolder()
+  if (!bin) throw new Error(postgresMissing())
+  const user = isRoot() ? serverUser() : undefined
+  const folder = mkdtempSync(join(tmpdir(), 'waxseal-postgres-'))
+  const data = join(folder, 'data')
+  const port = await freePort()
+  if (user) chownSync(folder, user.uid, user.gid)
+
+  const run = (program: string, ...args: string[]): void => {
+    // The server inherits what pg_ctl was given, so nothing of ours may be a pipe that it would keep open.
+    const result = spawnSync(join(bin, program), args, {
+      cwd: folder,
+      stdio: 'ignore',
+      env: { PATH: process.env.PATH ?? '', LC_ALL: 'C' },
+      ...user,
+    })
+    if (result.status === 0) return
+    const log = join(folder, 'log')
+    const told = existsSync(log) ? readFileSync(log, 'utf8') : (result.error?.message ?? '')
+    rmSync(folder, { recursive: true, force: true })
+    throw new Error(`${program} failed with ${result.status}: ${told}`)
+  }
+
+  run('initdb', '-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync')
+  const settings = `-p ${port} -k '${folder}' -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=50`
+  run('pg_ctl', '-D', data, '-o', settings, '-l', join(folder, 'log'), '-w', 'start')
+
+  let running = true
+  const stop = (): void => {
+    if (!running) return
+    running = false
+    process.off('exit', stop)
+    spawnSync(join(bin, 'pg_ctl'), ['-D', data, '-m', 'immediate', '-w', 'stop'], { stdio: 'ignore', ...user })
+    rmSync(folder, { recursive: true, force: true })
+  }
+  process.on('exit', stop)
+  const version = readFileSync(join(data, 'PG_VERSION'), 'utf8').trim()
+  return { url: `postgres://postgres@127.0.0.1:${port}/postgres`, version, stop }
+}
+
+const isRoot = (): boolean => process.getuid?.() === 0
+
+/** PG_BIN, then Debian's folders (the newest version first), then what pg_config says. */
+function binFolder(): string | undefined {
+  const debian = '/usr/lib/postgresql'
+  const versions = existsSync(debian) ? readdirSync(debian).sort((a, b) => Number(b) - Number(a)) : []
+  const asked = spawnSync('pg_config', ['--bindir'], { encoding: 'utf8' })
+  const folders = [process.env.PG_BIN, ...versions.map((version) => join(debian, version, 'bin')), asked.stdout?.trim()]
+  return folders.find((folder) => folder && existsSync(join(folder, 'initdb')) && existsSync(join(folder, 'pg_ctl')))
+}
+
+function serverUser(): { uid: number; gid: number } | undefined {
+  const id = (flag: string): number => {
+    const { status, stdout } = spawnSync('id', [flag, 'postgres'], { encoding: 'utf8' })
+    return status === 0 ? Number(stdout) : Number.NaN
+  }
+  const user = { uid: id('-u'), gid: id('-g') }
+  return Number.isNaN(user.uid + user.gid) ? undefined : user
+}
+
+/** The system hands one out; somebody else could take it before we do, so the start may fail, and says so. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().on('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
