@@ -15,6 +15,7 @@ export default defineConfig({
   format: 'esm',
   target: 'node20',
   platform: 'neutral',
+  removeNodeProtocol: false,
   external: [/^node:/],
   dts: true,
   clean: true,

@@ -17,7 +17,7 @@ export interface Engine {
   /** SHA-256 (FIPS 180-4): 32 bytes. */
   sha256(data: Uint8Array): Uint8Array
   /** HMAC-SHA-512 (FIPS 198-1) of the parts, joined: 64 bytes. */
-  hmacSha512(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array
+  hmacSha512(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array
   /** Constant-time equality; false for different lengths. */
   equal(a: Uint8Array, b: Uint8Array): boolean
   /** Prepares a 32-byte key. The bytes are copied: the caller may wipe them. */

@@ -21,5 +21,5 @@ const LENGTH = Uint8Array.of(0, 0, 2, 0)
  * Fixed input: counter 00000001 ‖ Label 16 ‖ 00 ‖ Context ‖ L = 512 bits as 00000200.
  */
 export function kdf(engine: Engine, key: Uint8Array, label: Uint8Array, ...context: readonly Uint8Array[]): Uint8Array {
-  return engine.hmacSha512(key, label, ...context, LENGTH)
+  return engine.hmacSha512(key, [label, ...context, LENGTH])
 }

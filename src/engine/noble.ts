@@ -77,7 +77,7 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     fillKey: fillRandom,
     randomBytes: pool.take,
     sha256: (data) => sha256(data),
-    hmacSha512: (key, ...parts) => hmac(sha512, key, concat(...parts)),
+    hmacSha512: (key, parts) => hmac(sha512, key, concat(...parts)),
     equal(a, b) {
       if (a.length !== b.length) return false
       let difference = 0

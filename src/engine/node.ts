@@ -197,7 +197,7 @@ const DIGEST = 64
 function hmacSha512(crypto: NodeCrypto): Engine['hmacSha512'] {
   const outer = Buffer.alloc(BLOCK + DIGEST)
   let inner = Buffer.alloc(BLOCK + 512)
-  return (key, ...parts) => {
+  return (key, parts) => {
     const short = key.length > BLOCK ? crypto.hash('sha512', key, 'buffer') : key
     let length = BLOCK
     for (const part of parts) length += part.length

@@ -5,7 +5,7 @@ import { KEY_ID_BYTES } from '../envelope/format.ts'
 import type { MasterKey } from '../envelope/keys.ts'
 import type { DataKeyWrap, Suite } from '../envelope/suites.ts'
 import { WaxsealError } from '../errors.ts'
-import { type KeyStore, parseStored, type StoredKeyring } from '../keystore/keystore.ts'
+import { type KeyStore, loadStored, type StoredKeyring } from '../keystore/keystore.ts'
 import { type KmsContext, type KmsDriver, unwrapKey, type Wrap, wrapKey } from '../kms/kms.ts'
 import { printsAs, Secret } from '../secret.ts'
 import { claimedId, INTEGRITY, type Manifest, unseal, type Version, wrapsHash } from './manifest.ts'
@@ -64,7 +64,7 @@ export function wrapContext(keyring: string, key: string): KmsContext {
  */
 export async function load(origin: Origin, known?: Loaded): Promise<Loaded> {
   const { name, store, engine } = origin
-  const stored = await readStore(store, name)
+  const stored = await loadStored(store, name)
   if (!stored) {
     throw new WaxsealError('CONFIG', `no keyring "${name}" in this key store; createKeyring makes one, once`, {
       argument: 'name',
@@ -92,16 +92,6 @@ async function unwrapIntegrity(origin: Origin, stored: StoredKeyring): Promise<S
   const wraps = stored.keys[INTEGRITY]
   if (!wraps) throw new WaxsealError('MALFORMED', 'key store: the integrity key is missing')
   return new Secret(await unwrapKey(origin.kms, wraps, wrapContext(claimedId(stored), INTEGRITY)))
-}
-
-async function readStore(store: KeyStore, name: string): Promise<StoredKeyring | undefined> {
-  try {
-    const stored = await store.load(name)
-    return stored === undefined ? undefined : parseStored(stored)
-  } catch (cause) {
-    if (WaxsealError.is(cause)) throw cause
-    throw new WaxsealError('KMS_UNAVAILABLE', 'key store: reading failed', { cause })
-  }
 }
 
 /** A fresh master key, wrapped but not yet in any manifest. */

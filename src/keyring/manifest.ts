@@ -56,7 +56,7 @@ export function keyringId(engine: Engine, integrityKey: Uint8Array): Uint8Array 
 
 function mac(engine: Engine, integrityKey: Uint8Array, manifest: Uint8Array): Uint8Array {
   const macKey = kdf(engine, integrityKey, LABELS.manifestMac)
-  const tag = engine.hmacSha512(macKey, manifest).subarray(0, 32)
+  const tag = engine.hmacSha512(macKey, [manifest]).subarray(0, 32)
   macKey.fill(0)
   return tag
 }

@@ -2,6 +2,7 @@ import { copyBytes, toBase64url } from '../bytes.ts'
 import { defaultEngine } from '../engine/index.ts'
 import { SUITES, suiteById } from '../envelope/suites.ts'
 import { config, WaxsealError } from '../errors.ts'
+import { loadStored, saveStored } from '../keystore/keystore.ts'
 import { wrapKey } from '../kms/kms.ts'
 import { Secret } from '../secret.ts'
 import { checkLimits } from './cache.ts'
@@ -73,7 +74,7 @@ export async function createKeyring(options: KeyringOptions & { readonly propaga
   const suites = suite === undefined ? SUITES.map((row) => row.id) : [suite]
   if (options.pin?.id !== undefined)
     throw config('pin.id', 'nothing: the id is not known before it is made', options.pin.id)
-  if (await store.load(name)) throw exists(name)
+  if (await loadStored(store, name)) throw exists(name)
 
   const integrity = new Secret(engine.randomKey(32))
   const id = toBase64url(integrity.use((key) => keyringId(engine, key)))
@@ -88,7 +89,7 @@ export async function createKeyring(options: KeyringOptions & { readonly propaga
   integrity.destroy()
   first.secret.destroy()
   try {
-    await store.save(name, stored, null)
+    await saveStored(store, name, stored, null)
   } catch (error) {
     throw WaxsealError.is(error) && error.code === 'CONFLICT' ? exists(name) : error
   }

@@ -1,4 +1,5 @@
 import { config, WaxsealError } from '../errors.ts'
+import { saveStored } from '../keystore/keystore.ts'
 import { recordKeyCache } from './cache.ts'
 import { assemble, type Loaded, load, type NewMaster, type Origin } from './load.ts'
 import { type Manifest, seal } from './manifest.ts'
@@ -148,7 +149,7 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
         const keys = added ? { ...before.stored.keys, [added.id]: added.wraps } : before.stored.keys
         const stored = before.integrity.use((key) => seal(engine, key, manifest, keys))
         try {
-          await origin.store.save(name, stored, before.manifest.epoch)
+          await saveStored(origin.store, name, stored, before.manifest.epoch)
         } catch (error) {
           if (WaxsealError.is(error) && error.code === 'CONFLICT') continue
           throw error

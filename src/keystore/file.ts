@@ -1,5 +1,5 @@
-import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { WaxsealError } from '../errors.ts'
 import { conflict, type KeyStore, parseStored, type StoredKeyring } from './keystore.ts'
 
@@ -43,17 +43,19 @@ export function fileKeyStore(path: string): KeyStore {
     async save(name, next, expectedEpoch) {
       await guarded(async () => {
         await mkdir(dirname(file), { recursive: true })
-        const unlock = await lock(`${file}.lock`)
+        const held = await lock(`${file}.lock`)
         try {
+          await sweep(file)
           const keyrings = await readKeyrings(file)
           const current = Object.hasOwn(keyrings, name) ? parseStored(keyrings[name]).epoch : null
           if (current !== expectedEpoch) throw conflict(name, expectedEpoch)
           await replaceFile(
             file,
             `${JSON.stringify({ format: FORMAT, keyrings: { ...keyrings, [name]: next } }, null, 2)}\n`,
+            held,
           )
         } finally {
-          await unlock()
+          await held.release()
         }
       })
     },
@@ -83,7 +85,15 @@ async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>
   return keyrings as Record<string, StoredKeyring>
 }
 
-async function replaceFile(file: string, text: string): Promise<void> {
+/** What a killed save left behind: it may hold wrapped keys that were destroyed since. Only with the lock held. */
+async function sweep(file: string): Promise<void> {
+  const leftovers = (await readdir(dirname(file))).filter(
+    (name) => name.startsWith(`${basename(file)}.`) && name.endsWith('.tmp'),
+  )
+  for (const name of leftovers) await unlink(join(dirname(file), name)).catch(ignoreMissing)
+}
+
+async function replaceFile(file: string, text: string, lock: Lock): Promise<void> {
   const temporary = `${file}.${globalThis.crypto.randomUUID()}.tmp`
   try {
     const handle = await open(temporary, 'wx', 0o600)
@@ -93,6 +103,8 @@ async function replaceFile(file: string, text: string): Promise<void> {
     } finally {
       await handle.close()
     }
+    // Stopped for longer than a lock lasts, somebody else has it, and perhaps has written.
+    if (!(await lock.isMine())) throw new WaxsealError('CONFLICT', `key store: the lock of ${file} was lost`)
     await rename(temporary, file)
   } catch (error) {
     await unlink(temporary).catch(ignoreMissing)
@@ -114,14 +126,20 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** Takes the lock file; one that a dead process left is taken over. Resolves to the function that gives it back. */
-async function lock(path: string): Promise<() => Promise<void>> {
+interface Lock {
+  isMine(): Promise<boolean>
+  release(): Promise<void>
+}
+
+/** Takes the lock file; one that a dead process left is taken over. */
+async function lock(path: string): Promise<Lock> {
   const token = globalThis.crypto.randomUUID()
   for (let attempt = 0; attempt < LOCK_TRIES; attempt++) {
     try {
       const handle = await open(path, 'wx', 0o600)
       await handle.writeFile(token).finally(() => handle.close())
-      return () => unlink(path).catch(ignoreMissing)
+      const isMine = async () => (await readFile(path, 'utf8').catch(ignoreMissing)) === token
+      return { isMine, release: async () => void ((await isMine()) && (await unlink(path).catch(ignoreMissing))) }
     } catch (error) {
       if (errorCode(error) !== 'EEXIST') throw error
     }
@@ -132,6 +150,7 @@ async function lock(path: string): Promise<() => Promise<void>> {
 
 /** True when a stale lock was removed. Renaming it away first makes sure that only one process removes it. */
 async function removeStaleLock(path: string): Promise<boolean> {
+  const token = await readFile(path, 'utf8').catch(ignoreMissing)
   const seen = await stat(path).catch(ignoreMissing)
   if (!seen || Date.now() - seen.mtimeMs < LOCK_STALE_MS) return false
   const aside = `${path}.${globalThis.crypto.randomUUID()}.stale`
@@ -142,10 +161,10 @@ async function removeStaleLock(path: string): Promise<boolean> {
     throw error
   }
   // Between stat and rename another process may have taken over: then what was moved is its fresh lock; give it back.
-  const moved = await stat(aside)
-  if (moved.ino !== seen.ino) await link(aside, path).catch(() => undefined)
+  const isStale = (await readFile(aside, 'utf8')) === token
+  if (!isStale) await link(aside, path).catch(() => undefined)
   await unlink(aside).catch(ignoreMissing)
-  return moved.ino === seen.ino
+  return isStale
 }
 
 async function guarded<T>(work: () => Promise<T>): Promise<T> {

@@ -34,6 +34,31 @@ export function conflict(name: string, expectedEpoch: number | null): WaxsealErr
   return new WaxsealError('CONFLICT', `key store: keyring "${name}" ${what}`)
 }
 
+/** Loads and parses strictly, whatever the store is; what its client throws becomes KMS_UNAVAILABLE. */
+export async function loadStored(store: KeyStore, name: string): Promise<StoredKeyring | undefined> {
+  const stored = await asked('reading', () => store.load(name))
+  return stored === undefined ? undefined : parseStored(stored)
+}
+
+/** Saves; CONFLICT passes, what the store's client throws becomes KMS_UNAVAILABLE. */
+export async function saveStored(
+  store: KeyStore,
+  name: string,
+  next: StoredKeyring,
+  expectedEpoch: number | null,
+): Promise<void> {
+  await asked('writing', () => store.save(name, next, expectedEpoch))
+}
+
+async function asked<T>(what: string, request: () => Promise<T>): Promise<T> {
+  try {
+    return await request()
+  } catch (cause) {
+    if (WaxsealError.is(cause)) throw cause
+    throw new WaxsealError('KMS_UNAVAILABLE', `key store: ${what} failed`, { cause })
+  }
+}
+
 /** Reads what a store gave back, strictly: the shape only, since the keyring authenticates the content. */
 export function parseStored(value: unknown): StoredKeyring {
   if (!isRecord(value)) throw malformed('not an object')

@@ -40,7 +40,8 @@ export async function unwrapKey(kms: KmsDriver, wraps: readonly Wrap[], context:
     const stored = wraps.map((wrap) => wrap.uri).join(', ')
     throw new WaxsealError('CONFIG', `"kms" expected the root key ${stored}, got ${kms.keyUri}`, { argument: 'kms' })
   }
-  const wrapped = fromBase64url(mine.wrapped)
+  const wrapped =
+    mine.wrapped.length <= Math.ceil((MAX_WRAPPED_BYTES * 4) / 3) ? fromBase64url(mine.wrapped) : undefined
   if (!wrapped) throw new WaxsealError('MALFORMED', 'key store: a wrapped key is not canonical base64url')
   const key = await call('unwrap', () => kms.unwrap(wrapped, context))
   if (!(key instanceof Uint8Array) || key.length !== 32) {

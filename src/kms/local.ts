@@ -46,7 +46,9 @@ export interface PassphraseOptions {
  */
 export function localKms(root: Uint8Array | string | undefined | PassphraseOptions): KmsDriver {
   const driver =
-    typeof root === 'object' && !(root instanceof Uint8Array) ? fromPassphrase(root) : fromBytes(rootBytes(root))
+    typeof root === 'object' && root !== null && !(root instanceof Uint8Array)
+      ? fromPassphrase(root)
+      : fromBytes(rootBytes(root))
   return printsAs(driver, `[localKms ${driver.keyUri}]`)
 }
 
@@ -90,7 +92,7 @@ function fromBytes(root: Uint8Array): KmsDriver {
 
 function fromPassphrase(options: PassphraseOptions): KmsDriver {
   const { passphrase, log2N = LOG2N.default, label = 'default' } = options
-  if (typeof passphrase !== 'string' || passphrase.length < 12) {
+  if (typeof passphrase !== 'string' || passphrase.normalize('NFC').length < 12) {
     throw config('passphrase', 'at least 12 characters', passphrase)
   }
   const secret = utf8(passphrase.normalize('NFC'))

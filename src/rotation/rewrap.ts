@@ -10,7 +10,7 @@ export interface RowFailure {
 }
 
 export interface Progress {
-  /** Rows that this job has dealt with, resumed ones included: rewrapped, failed and lost to concurrent writers. */
+  /** Rows that this job has dealt with, resumed ones included: rewrapped and failed. */
   readonly done: number
   /** Rows that were under an old key when the job began; writers may change it meanwhile. */
   readonly total: number
@@ -48,7 +48,7 @@ const MAX_PASSES = 10
 
 /**
  * Moves every row of a table whose master key may be rewrapped from under the active one. Ciphertext is not touched.
- * It may be killed at any instant: a batch is one compare-and-swap statement, then the checkpoint; running it again
+ * It may be killed at any instant: a batch of compare-and-swaps and its checkpoint are one statement; running it again
  * resumes, running it twice is harmless, and a concurrent edit is never overwritten.
  *
  * Rows under a compromised, suspended or staged version are left: see `remaining`. A broken row is reported and left.
@@ -77,19 +77,22 @@ export async function rewrap(options: RewrapOptions): Promise<RewrapReport> {
   if (active === undefined) throw new WaxsealError('KEY_STATE', 'no version is active', { state: 'none active' })
   const old = versions.filter((version) => version.id !== active && version.state !== 'destroyed')
   const sources = old.filter((version) => STATES[version.state].rewrap === 'yes').map((version) => version.id)
-  const job = `rewrap ${table.name} ${active}`
+  const job = `rewrap ${table.name} ${table.envelopeColumn} ${active}`
 
-  const failures: RowFailure[] = []
+  /** Broken rows by their ids: a further pass meets them again. */
+  const broken = new Map<string, RowFailure>()
   let at: Checkpoint = (await table.loadCheckpoint(job)) ?? { cursor: null, rewrapped: 0, failed: 0, raced: 0 }
-  const before = at.rewrapped + at.failed
-  const total = before + sum(await table.countByKey(sources))
+  const resumed = at
+  // Broken rows are still under their old key, so they are in the count already.
+  const total = at.rewrapped + sum(await table.countByKey(sources))
   const started = performance.now()
 
   const report = (): void => {
-    const done = at.rewrapped + failures.length
+    const failed = Math.max(broken.size, at.failed)
+    const done = at.rewrapped + failed
     const seconds = (performance.now() - started) / 1000
-    const rowsPerSecond = seconds > 0 ? (done - before) / seconds : 0
-    onProgress?.({ done, total, rewrapped: at.rewrapped, failed: failures.length, raced: at.raced, rowsPerSecond })
+    const rowsPerSecond = seconds > 0 ? (done - resumed.rewrapped - resumed.failed) / seconds : 0
+    onProgress?.({ done, total, rewrapped: at.rewrapped, failed, raced: at.raced, rowsPerSecond })
   }
 
   /** One walk over the table in the order of the ids. Resolves to whether rows were lost to other writers. */
@@ -104,25 +107,23 @@ export async function rewrap(options: RewrapOptions): Promise<RewrapReport> {
         try {
           const moved = table.rewrap(keys, row)
           if (moved) swaps.push({ row, ...moved })
+          broken.delete(table.rowId(row)) // somebody may have mended it since an earlier pass
         } catch (error) {
           if (!WaxsealError.is(error) || error.retryable) throw error
-          failures.push({ rowId: table.rowId(row), code: error.code })
-          if (failures.length > maxFailures) {
+          const rowId = table.rowId(row)
+          broken.set(rowId, { rowId, code: error.code })
+          if (broken.size > maxFailures) {
             throw new WaxsealError('LIMIT_EXCEEDED', `more than ${maxFailures} rows could not be rewrapped`, {
               table: table.name,
             })
           }
         }
       }
-      const written = swaps.length > 0 ? await table.swap(swaps) : 0
-      lost ||= written < swaps.length
-      at = {
-        cursor: table.cursorOf(rows.at(-1)!),
-        rewrapped: at.rewrapped + written,
-        failed: failures.length,
-        raced: at.raced + swaps.length - written,
-      }
-      await table.saveCheckpoint(job, at)
+      const cursor = table.cursorOf(rows.at(-1)!)
+      const failed = Math.max(broken.size, at.failed)
+      const written = await table.swap(swaps, job, { ...at, cursor, failed })
+      lost ||= written.raced > at.raced
+      at = written
       report()
     }
   }
@@ -130,23 +131,25 @@ export async function rewrap(options: RewrapOptions): Promise<RewrapReport> {
   if (sources.length > 0) {
     report()
     for (let round = 0; round < MAX_PASSES; round++) {
-      failures.length = 0 // a further pass meets the broken rows again
       const again = await pass()
       if (signal?.aborted) break
       // From the start again: for rows that lost a race, or that came behind the cursor of a resumed job.
       const left = sum(await table.countByKey(sources))
       at = { ...at, cursor: null }
-      if (left <= failures.length && !again) break
+      if (left <= broken.size && !again) break
     }
     if (!signal?.aborted) await table.dropCheckpoint(job)
   }
-  const counts = await table.countByKey(old.map((version) => version.id))
+  // Asked again: another version may have become active meanwhile.
+  const now = keys.status()
+  const inactive = now.versions.filter((version) => version.id !== now.active && version.state !== 'destroyed')
+  const counts = await table.countByKey(inactive.map((version) => version.id))
   const remaining = new Map([...counts].filter(([, count]) => count > 0))
   return {
     table: table.name,
     rewrapped: at.rewrapped,
     raced: at.raced,
-    failures,
+    failures: [...broken.values()],
     remaining,
     aborted: signal?.aborted === true,
   }

@@ -29,6 +29,7 @@ export interface Checkpoint {
 export interface RotationSource {
   /** The table's name in the database. */
   readonly name: string
+  readonly envelopeColumn: string
   /** How many rows are under each of the keys. */
   countByKey(keyIds: readonly string[]): Promise<ReadonlyMap<string, number>>
   /** At most `limit` rows under one of the keys whose ids come after `after`, in order. */
@@ -38,9 +39,11 @@ export interface RotationSource {
   rowId(row: SourceRow): string
   /** The row's new envelope, or null when it is under the active key already. */
   rewrap(keys: Keys, row: SourceRow): { envelope: Stored; was: Stored } | null
-  /** Writes the swaps whose row still is as it was, in one statement; resolves to how many. */
-  swap(swaps: readonly Swap[]): Promise<number>
+  /**
+   * Writes the swaps whose row still is as it was, and the checkpoint, in one statement: neither without the other.
+   * `at` is the checkpoint before the batch, its cursor the one behind it. Resolves to the checkpoint that was written.
+   */
+  swap(swaps: readonly Swap[], job: string, at: Checkpoint): Promise<Checkpoint>
   loadCheckpoint(job: string): Promise<Checkpoint | null>
-  saveCheckpoint(job: string, checkpoint: Checkpoint): Promise<void>
   dropCheckpoint(job: string): Promise<void>
 }

@@ -177,7 +177,7 @@ describe.each(ROWS)('$name', ({ state, make, writes, outcomes }) => {
     const told = { type: 'key.use', keyId: scene.id, state, operation, keyring: 'crm' }
     expect(used).toEqual(outcome === 'reported' ? [expect.objectContaining(told)] : [])
     const failed = scene.events.filter(({ type }) => type === 'failure')
-    const expectsFailure = outcome === 'refused' && operation !== 'index' && operation !== 'rewrap'
+    const expectsFailure = outcome === 'refused' && operation !== 'index'
     expect(failed).toEqual(expectsFailure ? [expect.objectContaining({ code: 'KEY_STATE', keyId: scene.id })] : [])
   })
 

@@ -181,6 +181,7 @@ describe('rotation', () => {
     const under = (ids: readonly string[]) => rows.filter((r) => ids.includes(String(r.envelope).slice(12, 32)))
     return {
       name: 'people',
+      envelopeColumn: 'envelope',
       countByKey: async (ids) => new Map(ids.map((key) => [key, under([key]).length])),
       page: async (ids, after, limit) =>
         under(ids)
@@ -190,7 +191,7 @@ describe('rotation', () => {
       cursorOf: (r) => [String(r.id)],
       rowId: (r) => String(r.id),
       rewrap: (ring, r) => people.rewrap(ring, r),
-      async swap(swaps) {
+      async swap(swaps, _job, at) {
         if (edits-- > 0) edit(rows)
         const won = swaps.filter(({ row: r, was }) => rows.find((stored) => stored.id === r.id)?.envelope === was)
         for (const { row: r, envelope } of won)
@@ -199,10 +200,9 @@ describe('rotation', () => {
             1,
             { ...rows.find((s) => s.id === r.id)!, envelope },
           )
-        return won.length
+        return { ...at, rewrapped: at.rewrapped + won.length, raced: at.raced + swaps.length - won.length }
       },
       loadCheckpoint: async () => null,
-      saveCheckpoint: async () => undefined,
       dropCheckpoint: async () => undefined,
     }
   }

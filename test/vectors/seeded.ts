@@ -25,8 +25,8 @@ export function recordingEngine(engine: Engine) {
       engine.fillKey(out)
       dataKey = Uint8Array.from(out)
     },
-    hmacSha512(key: Uint8Array, ...parts: Uint8Array[]) {
-      const mac = engine.hmacSha512(key, ...parts)
+    hmacSha512(key: Uint8Array, parts: readonly Uint8Array[]) {
+      const mac = engine.hmacSha512(key, parts)
       if (parts[0] === LABELS.record) derived = Uint8Array.from(mac)
       return mac
     },

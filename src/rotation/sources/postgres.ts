@@ -1,5 +1,5 @@
 import { toBase64url } from '../../bytes.ts'
-import { type ContextType, canonicalId } from '../../context.ts'
+import { canonicalId } from '../../context.ts'
 import type { Stored } from '../../envelope/format.ts'
 import { config } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
@@ -17,9 +17,6 @@ export const CHECKPOINT_TABLE = `create table if not exists waxseal_checkpoint (
   checkpoint text not null,
   written_at timestamptz not null default now()
 )`
-
-/** SQL types that the text of an id is cast to: comparisons then use the id's own index. */
-const SQL_TYPE: Record<ContextType, string> = { text: 'text', int: 'bigint', uuid: 'uuid', bytes: 'bytea' }
 
 /**
  * A PostgreSQL table of a declared record, for {@link RotationSource} jobs. The record's id columns must be the
@@ -53,20 +50,40 @@ export function postgresTable<D extends Declaration>(db: Postgres, record: Recor
   const keyList = (keyIds: readonly string[], first: number) => keyIds.map((_, i) => `$${first + i}`).join(', ')
   /** What a page selects: ids as text, so that no client rounds a bigint, and the envelope. */
   const selected = [
-    ...ids.map(({ type }, i) => `${quoted[i]}${type === 'bytes' ? '' : '::text'} as "id${i}"`),
-    `${envelope} as "envelope"`,
+    ...ids.map(({ type }, i) => `t.${quoted[i]}${type === 'bytes' ? '' : '::text'} as "id${i}"`),
+    `t.${envelope} as "envelope"`,
   ].join(', ')
-  const fromText = (expression: string, type: ContextType) =>
-    type === 'bytes' ? `decode(${expression}, 'hex')` : `${expression}::${SQL_TYPE[type]}`
-  const idText = (row: SourceRow) => ids.map(({ name, type }) => canonicalId(type, row[name], name))
+  /** An id as the text that PostgreSQL reads as the column's own type: as it came, since a text column may hold any case. */
+  const idText = (row: SourceRow) =>
+    ids.map(({ name, type }) => (type === 'bytes' ? canonicalId(type, row[name], name) : String(row[name])))
 
+  /** Made only where it is missing, so that a role that may not create tables can use one made by a migration. */
   async function prepare(): Promise<void> {
-    prepared ??= query(CHECKPOINT_TABLE)
-    await prepared
+    prepared ??= makeCheckpointTable()
+    try {
+      await prepared
+    } catch (error) {
+      prepared = undefined
+      throw error
+    }
+  }
+
+  async function makeCheckpointTable(): Promise<void> {
+    const exists = async () => {
+      const [row] = await query<{ there: boolean }>(`select to_regclass('waxseal_checkpoint') is not null as there`)
+      return row?.there
+    }
+    if (await exists()) return
+    try {
+      await query(CHECKPOINT_TABLE)
+    } catch (error) {
+      if (!(await exists())) throw error // `if not exists` is not safe against a concurrent creation
+    }
   }
 
   return {
     name: schema.table,
+    envelopeColumn: schema.envelopeColumn,
 
     async countByKey(keyIds) {
       const counts = new Map<string, number>()
@@ -82,13 +99,16 @@ export function postgresTable<D extends Declaration>(db: Postgres, record: Recor
     },
 
     async page(keyIds, after, limit) {
+      // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
+      const own = quoted.map((name) => `t.${name}`).join(', ')
       const bound =
-        after && `and (${quoted.join(', ')}) > (${ids.map((id, i) => fromText(`$${i + 2}::text`, id.type)).join(', ')})`
+        after &&
+        `and (${own}) > (${ids.map((id, i) => (id.type === 'bytes' ? `decode($${i + 2}::text, 'hex')` : `$${i + 2}`)).join(', ')})`
       const keysFrom = 2 + (after?.length ?? 0)
       const rows = await query<Record<string, unknown>>(
-        `select ${selected} from ${table}
+        `select ${selected} from ${table} as t
           where ${sql.keyId} in (${keyList(keyIds, keysFrom)}) ${bound ?? ''}
-          order by ${quoted.join(', ')} limit $1::int`,
+          order by ${own} limit $1::int`,
         [limit, ...(after ?? []), ...keyIds.map(keyParameter)],
       )
       return rows.map(toSourceRow)
@@ -98,20 +118,33 @@ export function postgresTable<D extends Declaration>(db: Postgres, record: Recor
     rowId: (row) => rowId(ids, row) ?? 'unknown',
     rewrap: (keys, row) => record.rewrap(keys, row),
 
-    async swap(swaps) {
-      const list = swaps.map(({ row, was, envelope: next }) => [...idText(row), asJson(was), asJson(next)])
-      const names = [...ids.map((_, i) => `id${i}`), 'was', 'next']
-      const cut = names.map((name, i) => `v ->> ${i} as ${name}`).join(', ')
+    async swap(swaps, job, at) {
+      const list = swaps.map(({ row, was, envelope: next }) => {
+        const texts = idText(row)
+        return {
+          id: Object.fromEntries(ids.map((id, i) => [id.column, id.type === 'bytes' ? `\\x${texts[i]}` : texts[i]])),
+          was: asJson(was),
+          next: asJson(next),
+        }
+      })
       const value = (name: string) => (encoding === 'text' ? name : `decode(${name}, 'base64')`)
-      const match = ids.map((id, i) => `t.${quoted[i]} = ${fromText(`s.id${i}`, id.type)}`).join(' and ')
-      const rows = await query(
-        `update ${table} as t set ${envelope} = ${value('s.next')}
-          from (select ${cut} from json_array_elements($1::text::json) as v) as s
-          where ${match} and t.${envelope} = ${value('s.was')}
-          returning 1 as one`,
-        [JSON.stringify(list)],
+      const match = quoted.map((name) => `t.${name} = s.${name}`).join(' and ')
+      const [row] = await query<{ checkpoint: string }>(
+        `with moved as (
+            update ${table} as t set ${envelope} = ${value(`j.doc ->> 'next'`)}
+            from json_array_elements($1::text::json) as j(doc),
+              lateral json_populate_record(null::${table}, j.doc -> 'id') as s
+            where ${match} and t.${envelope} = ${value(`j.doc ->> 'was'`)}
+            returning 1
+          ), counted as (select count(*)::int as n from moved)
+          insert into waxseal_checkpoint (job, checkpoint)
+          select $2::text, json_build_object('cursor', $3::text::json, 'failed', $4::int,
+            'rewrapped', $5::int + n, 'raced', $6::int + $7::int - n)::text from counted
+          on conflict (job) do update set checkpoint = excluded.checkpoint, written_at = now()
+          returning checkpoint`,
+        [JSON.stringify(list), job, JSON.stringify(at.cursor), at.failed, at.rewrapped, at.raced, swaps.length],
       )
-      return rows.length
+      return JSON.parse(row!.checkpoint) as Checkpoint
     },
 
     async loadCheckpoint(job) {
@@ -120,14 +153,6 @@ export function postgresTable<D extends Declaration>(db: Postgres, record: Recor
         job,
       ])
       return row ? (JSON.parse(row.checkpoint) as Checkpoint) : null
-    },
-
-    async saveCheckpoint(job, checkpoint) {
-      await query(
-        `insert into waxseal_checkpoint (job, checkpoint) values ($1, $2)
-          on conflict (job) do update set checkpoint = excluded.checkpoint, written_at = now()`,
-        [job, JSON.stringify(checkpoint)],
-      )
     },
 
     async dropCheckpoint(job) {
