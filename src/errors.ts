@@ -4,67 +4,31 @@
  * Tests hold this table, the type {@link ErrorCode} and docs/errors.md together.
  */
 export const ERRORS = {
-  MALFORMED: {
-    meaning: 'The bytes are not a well-formed header, ciphertext or key-store entry of a version this reader knows.',
-    retryable: false,
-    class: 'data',
-  },
-  DECRYPTION_FAILED: {
-    meaning: 'Wrong key, wrong context or changed bytes. One cause, on purpose: an attacker learns nothing from it.',
-    retryable: false,
-    class: 'data',
-  },
-  UNKNOWN_KEY: {
-    meaning: 'The header names a key that is not in this keyring, even after its manifest was read again.',
-    retryable: false,
-    class: 'data',
-  },
-  KEY_NOT_LOADED: {
-    meaning: 'The key is not in memory. Await keys.ready() and try again.',
-    retryable: true,
-    class: 'key',
-  },
-  KEY_STATE: {
-    meaning: 'The state of the key forbids the operation.',
-    retryable: false,
-    class: 'key',
-  },
-  ERASED: {
-    meaning: 'The key of this data subject was destroyed: the plaintext is gone for good.',
-    retryable: false,
-    class: 'key',
-  },
-  KMS_DENIED: {
-    meaning: 'The key-management service refused: check identity and permissions.',
-    retryable: false,
-    class: 'service',
-  },
-  KMS_UNAVAILABLE: {
-    meaning: 'The key-management service or the key store did not answer.',
-    retryable: true,
-    class: 'service',
-  },
-  LIMIT_EXCEEDED: {
-    meaning: 'A size or count is above a documented limit.',
-    retryable: false,
-    class: 'input',
-  },
-  CONFLICT: {
-    meaning: 'Somebody else changed the row or the keyring first. Read again, then retry.',
-    retryable: true,
-    class: 'race',
-  },
-  CONFIG: {
-    meaning: 'An argument or a declaration is wrong: a mistake in the calling program.',
-    retryable: false,
-    class: 'input',
-  },
-  SCHEMA: {
-    meaning: 'A value does not fit the declared schema, on the way in or out.',
-    retryable: false,
-    class: 'input',
-  },
-} as const satisfies Record<string, { meaning: string; retryable: boolean; class: ErrorClass }>
+  /** The bytes are not a well-formed header, ciphertext or key-store entry of a version this reader knows. */
+  MALFORMED: { retryable: false, class: 'data' },
+  /** Wrong key, wrong context or changed bytes. One cause, on purpose: an attacker learns nothing from it. */
+  DECRYPTION_FAILED: { retryable: false, class: 'data' },
+  /** The header names a key that is not in this keyring, even after its manifest was read again. */
+  UNKNOWN_KEY: { retryable: false, class: 'data' },
+  /** The key is not in memory. Await keys.ready() and try again. */
+  KEY_NOT_LOADED: { retryable: true, class: 'key' },
+  /** The state of the key forbids the operation. */
+  KEY_STATE: { retryable: false, class: 'key' },
+  /** The key of this data subject was destroyed: the plaintext is gone for good. */
+  ERASED: { retryable: false, class: 'key' },
+  /** The key-management service refused: check identity and permissions. */
+  KMS_DENIED: { retryable: false, class: 'service' },
+  /** The key-management service or the key store did not answer. */
+  KMS_UNAVAILABLE: { retryable: true, class: 'service' },
+  /** A size or count is above a documented limit. */
+  LIMIT_EXCEEDED: { retryable: false, class: 'input' },
+  /** Somebody else changed the row or the keyring first. Read again, then retry. */
+  CONFLICT: { retryable: true, class: 'race' },
+  /** An argument or a declaration is wrong: a mistake in the calling program. */
+  CONFIG: { retryable: false, class: 'input' },
+  /** A value does not fit the declared schema, on the way in or out. */
+  SCHEMA: { retryable: false, class: 'input' },
+} as const satisfies Record<string, { retryable: boolean; class: ErrorClass }>
 
 /** Who has to act: `input` the caller, `data` whoever wrote the bytes, `key` the key owner, `service` operations, `race` nobody. */
 export type ErrorClass = 'input' | 'data' | 'key' | 'service' | 'race'

@@ -14,14 +14,14 @@ export interface Engine {
   fillKey(out: Uint8Array): void
   /** `length` bytes for nonces and ids, from a pool that is wiped as it is handed out. */
   randomBytes(length: number): Uint8Array
-  /** SHA-256 (FIPS 180-4): 32 bytes. */
-  sha256(data: Uint8Array): Uint8Array
+  /** SHA-512 (FIPS 180-4): 64 bytes. */
+  sha512(data: Uint8Array): Uint8Array
   /** HMAC-SHA-512 (FIPS 198-1) of the parts, joined: 64 bytes. */
   hmacSha512(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array
   /** Constant-time equality; false for different lengths. */
   equal(a: Uint8Array, b: Uint8Array): boolean
-  /** Prepares a 32-byte key. The bytes are copied: the caller may wipe them. */
-  aead(name: AeadName, key: Uint8Array): Aead
+  /** Prepares a 32-byte key. The bytes are copied: the caller may wipe them. `once`: for a single value, as a hint. */
+  aead(name: AeadName, key: Uint8Array, once?: boolean): Aead
   /** Prepares a 32-byte key-encryption key for AES key wrap (RFC 3394). The bytes are copied. */
   keyWrap(key: Uint8Array): KeyWrap
 }

@@ -1,7 +1,7 @@
 import { aeskw, gcm } from '@noble/ciphers/aes.js'
 import { xchacha20poly1305 } from '@noble/ciphers/chacha.js'
 import { hmac } from '@noble/hashes/hmac.js'
-import { sha256, sha512 } from '@noble/hashes/sha2.js'
+import { sha512 } from '@noble/hashes/sha2.js'
 import { concat, copyBytes, expectBytes } from '../bytes.ts'
 import {
   AEAD_SIZES,
@@ -76,7 +76,7 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     randomKey: unpooled(fillRandom),
     fillKey: fillRandom,
     randomBytes: pool.take,
-    sha256: (data) => sha256(data),
+    sha512: (data) => sha512(data),
     hmacSha512: (key, parts) => hmac(sha512, key, concat(...parts)),
     equal(a, b) {
       if (a.length !== b.length) return false

@@ -1,5 +1,5 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
-import { expectBytes } from '../bytes.ts'
+import { expectBytes, wipe } from '../bytes.ts'
 import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap, sealNew } from './engine.ts'
 import { randomPool, unpooled } from './random.ts'
 
@@ -16,7 +16,7 @@ const NO_BYTES = new Uint8Array(0)
 export function nodeCrypto(): NodeCrypto | undefined {
   const load = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }).process?.getBuiltinModule
   const crypto = load?.('crypto') as NodeCrypto | undefined
-  return typeof crypto?.hash === 'function' && crypto.getCiphers().includes('id-aes256-wrap') ? crypto : undefined
+  return typeof crypto?.hash === 'function' && crypto.getCipherInfo('id-aes256-wrap') ? crypto : undefined
 }
 
 /**
@@ -35,7 +35,7 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     out: Uint8Array,
     bodyAt: number,
   ): number {
-    cipher.setAAD(aad, { plaintextLength: plaintext.length })
+    cipher.setAAD(aad)
     const body = cipher.update(plaintext)
     cipher.final()
     out.set(body, bodyAt)
@@ -44,12 +44,12 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     return tagAt + 16
   }
 
-  function gcm(keyBytes: Uint8Array): Aead {
-    const key = lazyKey(crypto, keyBytes)
+  function gcm(keyBytes: Uint8Array, once: boolean): Aead {
+    const key = once && RAW_KEYS_ARE_CHEAP ? rawKey(crypto, keyBytes) : keyObject(crypto, keyBytes)
     function sealInto(plaintext: Uint8Array, aad: Uint8Array, out: Uint8Array, at: number): number {
-      const keyObject = key.use()
+      const cipherKey = key.use()
       pool.into(out, at, 12)
-      const cipher = crypto.createCipheriv('aes-256-gcm', keyObject, out.subarray(at, at + 12), GCM_OPTIONS)
+      const cipher = crypto.createCipheriv('aes-256-gcm', cipherKey, out.subarray(at, at + 12), GCM_OPTIONS)
       return finishSeal(cipher, plaintext, aad, out, at + 12)
     }
     return {
@@ -77,7 +77,7 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
       shortNonce.set(nonce.subarray(16), 4)
       const derived = littleEndian(out)
       const keyObject = crypto.createSecretKey(derived)
-      derived.fill(0)
+      wipe(derived)
       out.fill(0)
       return [keyObject, shortNonce]
     }
@@ -111,7 +111,10 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     }
   }
 
-  const AEADS: Record<AeadName, (key: Uint8Array) => Aead> = { 'aes-256-gcm': gcm, 'xchacha20-poly1305': xchacha }
+  const AEADS: Record<AeadName, (key: Uint8Array, once: boolean) => Aead> = {
+    'aes-256-gcm': gcm,
+    'xchacha20-poly1305': xchacha,
+  }
 
   function keyWrap(keyBytes: Uint8Array): KeyWrap {
     let kek: KeyObject | undefined = crypto.createSecretKey(expectBytes('key', keyBytes, 32))
@@ -143,46 +146,57 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     randomKey: unpooled(fill),
     fillKey: fill,
     randomBytes: pool.take,
-    sha256: (data) => crypto.hash('sha256', data, 'buffer'),
+    sha512: (data) => crypto.hash('sha512', data, 'buffer'),
     hmacSha512: hmacSha512(crypto),
     equal: (a, b) => a.length === b.length && crypto.timingSafeEqual(a, b),
-    aead: (name, key) => AEADS[name](expectBytes('key', key, 32)),
+    aead: (name, key, once = false) => AEADS[name](expectBytes('key', key, 32), once),
     keyWrap,
   }
 }
 
+interface CipherKey {
+  use(): KeyObject | Uint8Array
+  destroy(): void
+}
+
+function keyObject(crypto: NodeCrypto, keyBytes: Uint8Array): CipherKey {
+  let object: KeyObject | undefined = crypto.createSecretKey(keyBytes)
+  return {
+    use: () => alive(object),
+    destroy() {
+      object = undefined
+    },
+  }
+}
+
 /**
- * A key that is used once costs less as raw bytes than as a KeyObject, except on Node 24.21 and what follows, where
- * every raw key costs ten microseconds more. So the first use may take the bytes, and the second makes the object.
+ * A key for one value costs less as raw bytes than as a KeyObject, except on Node 24.21 and what follows, where every
+ * raw key costs ten microseconds more. A second use makes the object after all.
  */
 const RAW_KEYS_ARE_CHEAP = Number.parseInt(globalThis.process?.versions?.node ?? '99', 10) < 24
 
-function lazyKey(crypto: NodeCrypto, keyBytes: Uint8Array) {
-  let raw: Uint8Array | undefined
-  let object: KeyObject | undefined
-  if (RAW_KEYS_ARE_CHEAP) raw = Buffer.from(keyBytes)
-  else object = crypto.createSecretKey(keyBytes)
-  let used = false
-  const wipe = (): void => {
-    raw?.fill(0)
-    raw = undefined
+function rawKey(crypto: NodeCrypto, keyBytes: Uint8Array): CipherKey {
+  let bytes: Uint8Array | undefined = Buffer.from(keyBytes)
+  let object: CipherKey | undefined
+  let isUsed = false
+  const destroy = (): void => {
+    if (bytes) wipe(bytes)
+    bytes = undefined
+    object?.destroy()
   }
   return {
-    use(): KeyObject | Uint8Array {
-      if (object) return object
-      const bytes = alive(raw)
-      if (!used) {
-        used = true
-        return bytes
+    use() {
+      if (object) return object.use()
+      const raw = alive(bytes)
+      if (isUsed) {
+        object = keyObject(crypto, raw)
+        wipe(raw)
+        return object.use()
       }
-      object = crypto.createSecretKey(bytes)
-      wipe()
-      return object
+      isUsed = true
+      return raw
     },
-    destroy(): void {
-      wipe()
-      object = undefined
-    },
+    destroy,
   }
 }
 
@@ -243,7 +257,7 @@ function finish(decipher: { final(): Uint8Array }, plaintext: Uint8Array): Uint8
     decipher.final()
     return plaintext.length === 0 ? NO_BYTES : plaintext
   } catch {
-    plaintext.fill(0)
+    wipe(plaintext)
     return null
   }
 }

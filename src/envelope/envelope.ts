@@ -1,4 +1,4 @@
-import { copyBytes } from '../bytes.ts'
+import { copyBytes, wipe } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
 import { WaxsealError } from '../errors.ts'
@@ -43,8 +43,8 @@ export function createEnvelope(keys: KeySource, kind: Kind, context: Uint8Array)
   const derived = deriveRecordKey(keys, suite, kind, dataKey, context)
   const header = draftHeader(suite, kind, master.id, derived.subarray(RECORD_KEY_BYTES))
   header.set(master.wrapFor(suite).wrap(dataKey, header), OFFSET.wrappedKey)
-  dataKey.fill(0)
-  return { suite, header, master, key: takeRecordKey(keys, suite, derived) }
+  wipe(dataKey)
+  return { suite, header, master, key: takeRecordKey(keys, suite, kind, derived) }
 }
 
 /** An opened envelope. */
@@ -87,7 +87,7 @@ export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
   const rewrapped = copyBytes(header.bytes)
   rewrapped.set(active.id, OFFSET.keyId)
   rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
-  unwrapped.fill(0)
+  wipe(unwrapped)
   return rewrapped
 }
 
@@ -104,13 +104,13 @@ function findMaster(keys: KeySource, header: Header, operation: Operation): Mast
 function deriveForHeader(keys: KeySource, master: MasterKey, header: Header, kind: Kind, context: Uint8Array): Aead {
   const unwrapped = unwrapDataKey(master, header)
   const derived = deriveRecordKey(keys, header.suite, kind, unwrapped, context)
-  unwrapped.fill(0)
+  wipe(unwrapped)
   const commitment = derived.subarray(RECORD_KEY_BYTES, RECORD_KEY_BYTES + COMMITMENT_BYTES)
   if (!keys.engine.equal(commitment, header.commitment)) {
-    derived.fill(0)
+    wipe(derived)
     throw decryptionFailed(header.keyId)
   }
-  return takeRecordKey(keys, header.suite, derived)
+  return takeRecordKey(keys, header.suite, kind, derived)
 }
 
 function unwrapDataKey(master: MasterKey, header: Header): Uint8Array {
@@ -124,9 +124,10 @@ function deriveRecordKey(keys: KeySource, suite: Suite, kind: Kind, dataKey: Uin
 }
 
 /** Prepares the first half of the derived bytes as record key, and wipes them. */
-function takeRecordKey(keys: KeySource, suite: Suite, derived: Uint8Array): Aead {
-  const key = keys.engine.aead(suite.aead, derived.subarray(0, RECORD_KEY_BYTES))
-  derived.fill(0)
+function takeRecordKey(keys: KeySource, suite: Suite, kind: Kind, derived: Uint8Array): Aead {
+  const isForOneValue = kind !== 'columns' && !keys.recordKeys
+  const key = keys.engine.aead(suite.aead, derived.subarray(0, RECORD_KEY_BYTES), isForOneValue)
+  wipe(derived)
   return key
 }
 

@@ -32,14 +32,23 @@ export const PREFIX_LENGTH = 4
 export type Encoding = 'text' | 'bytes'
 export type Stored = string | Uint8Array
 
-export interface Header {
-  readonly suite: Suite
-  /** The header exactly as read. */
-  readonly bytes: Uint8Array
-  /** base64url, 20 characters. */
-  readonly keyId: string
-  readonly commitment: Uint8Array
-  readonly wrappedKey: Uint8Array
+/** A parsed header; its parts are cut out when asked for. */
+export class Header {
+  constructor(
+    readonly suite: Suite,
+    /** The header exactly as read. */
+    readonly bytes: Uint8Array,
+    /** base64url, 20 characters. */
+    readonly keyId: string,
+  ) {}
+
+  get commitment(): Uint8Array {
+    return this.bytes.subarray(OFFSET.commitment, OFFSET.wrappedKey)
+  }
+
+  get wrappedKey(): Uint8Array {
+    return this.bytes.subarray(OFFSET.wrappedKey)
+  }
 }
 
 export const headerLength = (suite: Suite): number => OFFSET.wrappedKey + suite.wrappedBytes
@@ -81,13 +90,8 @@ export function parseHeader(bytes: Uint8Array, kind: Kind): Header {
   if (bytes[5] !== 0) throw malformed('header: the reserved byte is set')
   const end = headerLength(suite)
   if (bytes.length < end) throw malformed(`header: expected ${end} bytes, got ${bytes.length}`)
-  return {
-    suite,
-    bytes: bytes.length === end ? bytes : bytes.subarray(0, end),
-    keyId: toBase64url(bytes.subarray(OFFSET.keyId, OFFSET.commitment)),
-    commitment: bytes.subarray(OFFSET.commitment, OFFSET.wrappedKey),
-    wrappedKey: bytes.subarray(OFFSET.wrappedKey, end),
-  }
+  const keyId = toBase64url(bytes.subarray(OFFSET.keyId, OFFSET.commitment))
+  return new Header(suite, bytes.length === end ? bytes : bytes.subarray(0, end), keyId)
 }
 
 /** A header with nothing after it. */

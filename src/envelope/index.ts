@@ -1,4 +1,4 @@
-import { concat } from '../bytes.ts'
+import { concat, wipe } from '../bytes.ts'
 import { type Context, encodeContext } from '../context.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { createEnvelope, openEnvelope, openValue, release, rewrapHeader } from './envelope.ts'
@@ -34,7 +34,7 @@ function seal(keys: Keys, kind: 'text' | 'bytes', value: unknown, context: Conte
     const { suite, header, key, master } = createEnvelope(source, 'cell', encodeContext(context))
     const plaintext = encodeValue(kind, value, undefined)
     const sealed = sealStored(key, suite, plaintext, AAD, KINDS.cell.prefix, encoding, header)
-    plaintext.fill(0)
+    wipe(plaintext)
     key.destroy()
     if (source.listening) source.emit({ type: 'encrypt', keyId: master.idText })
     return sealed

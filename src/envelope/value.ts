@@ -1,4 +1,4 @@
-import { copyBytes, readUtf8, utf8, writeUtf8 } from '../bytes.ts'
+import { copyBytes, readUtf8, utf8, wipe, writeUtf8 } from '../bytes.ts'
 import { typeName, WaxsealError } from '../errors.ts'
 import { MAX_PLAINTEXT_BYTES, malformed } from './format.ts'
 
@@ -164,7 +164,12 @@ export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
   if (plaintext.length === 0) throw malformed('plaintext: empty')
   const padded = (plaintext[0]! & PADDED) !== 0
   const tag = plaintext[0]! & ~PADDED
-  const body = plaintext.subarray(1, padded ? unpaddedEnd(plaintext) : plaintext.length)
+  const end = padded ? unpaddedEnd(plaintext) : plaintext.length
+  if (tag === TAG.text) {
+    expectKind(kind, 'text')
+    return text(plaintext, end)
+  }
+  const body = plaintext.subarray(1, end)
   switch (tag) {
     case TAG.null:
       exactly(body, 0)
@@ -174,9 +179,6 @@ export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
       expectKind(kind, 'boolean')
       exactly(body, 0)
       return tag === TAG.true
-    case TAG.text:
-      expectKind(kind, 'text')
-      return text(body)
     case TAG.bytes:
       expectKind(kind, 'bytes')
       return copyBytes(body)
@@ -201,7 +203,7 @@ export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
     }
     case TAG.json:
       expectKind(kind, 'json')
-      return parseJson(text(body))
+      return parseJson(text(plaintext, end))
     default:
       throw malformed('plaintext: unknown type tag')
   }
@@ -212,7 +214,7 @@ export function decodeAndWipe(kind: ValueKind, plaintext: Uint8Array): unknown {
   try {
     return decodeValue(kind, plaintext)
   } finally {
-    plaintext.fill(0)
+    wipe(plaintext)
   }
 }
 
@@ -227,8 +229,9 @@ function exactly(body: Uint8Array, length: number): void {
   if (body.length !== length) throw malformed(`plaintext: expected ${length} bytes of value, got ${body.length}`)
 }
 
-function text(body: Uint8Array): string {
-  const decoded = readUtf8(body)
+/** The text behind the tag. */
+function text(plaintext: Uint8Array, end: number): string {
+  const decoded = readUtf8(plaintext, 1, end)
   if (decoded === undefined) throw malformed('plaintext: not UTF-8')
   return decoded
 }

@@ -1,4 +1,4 @@
-import { fromBase64url, sameBytes, toBase64url } from '../bytes.ts'
+import { fromBase64url, sameBytes, toBase64url, wipe } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
 import { KEY_ID_BYTES } from '../envelope/format.ts'
@@ -132,7 +132,7 @@ export function loadedMaster(engine: Engine, keyring: string, version: Version, 
     const binding = Uint8Array.of(PURPOSE_WRAP_DATA_KEYS, suite.id)
     const derived = secret.use((key) => kdf(engine, key, LABELS.subkey, binding, keyringBytes, id))
     const wrap = suite.dataKeyWrap(engine, derived.subarray(0, 32))
-    derived.fill(0)
+    wipe(derived)
     return wrap
   }
   const master: LoadedMaster = {

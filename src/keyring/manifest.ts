@@ -1,4 +1,4 @@
-import { ascii, fromBase64url, sameBytes, toBase64url, utf8 } from '../bytes.ts'
+import { ascii, fromBase64url, sameBytes, toBase64url, utf8, wipe } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
 import { WaxsealError } from '../errors.ts'
@@ -26,7 +26,7 @@ export interface Version {
   readonly retired?: true
   /** When a pending destruction may be carried out. */
   readonly destroyAt?: number
-  /** SHA-256 of the wraps, base64url; a destroyed version has none: what stays is its tombstone. */
+  /** 32 bytes of the SHA-512 of the wraps, base64url; a destroyed version has none: what stays is its tombstone. */
   readonly wraps?: string
   readonly history: readonly StateChange[]
 }
@@ -57,14 +57,14 @@ export function keyringId(engine: Engine, integrityKey: Uint8Array): Uint8Array 
 function mac(engine: Engine, integrityKey: Uint8Array, manifest: Uint8Array): Uint8Array {
   const macKey = kdf(engine, integrityKey, LABELS.manifestMac)
   const tag = engine.hmacSha512(macKey, [manifest]).subarray(0, 32)
-  macKey.fill(0)
+  wipe(macKey)
   return tag
 }
 
 /** Binds a key's wraps to its version: a row of an older copy does not match. */
 export function wrapsHash(engine: Engine, keyId: string, wraps: readonly Wrap[]): string {
   const text = JSON.stringify([keyId, ...wraps.map((wrap) => [wrap.uri, wrap.wrapped])])
-  return toBase64url(engine.sha256(utf8(text) ?? ascii('')))
+  return toBase64url(engine.sha512(utf8(text) ?? ascii('')), 32)
 }
 
 /** Signs a manifest for the store. Wraps of destroyed versions are left behind. */
@@ -168,4 +168,9 @@ function malformed(what: string): WaxsealError {
 
 export function newManifest(name: string, id: string, suites: readonly number[], propagationMs: number): Manifest {
   return { format: FORMAT, name, id, epoch: 0, suites, propagationMs, versions: [] }
+}
+
+/** When a staged version may be promoted: ms since the epoch. */
+export function readyAt(manifest: Manifest, version: Version): number {
+  return (version.history[0]?.at ?? 0) + manifest.propagationMs
 }

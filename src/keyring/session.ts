@@ -1,46 +1,44 @@
-import { config, WaxsealError } from '../errors.ts'
-import { saveStored } from '../keystore/keystore.ts'
+import { WaxsealError } from '../errors.ts'
 import { recordKeyCache } from './cache.ts'
-import { assemble, type Loaded, load, type NewMaster, type Origin } from './load.ts'
-import { type Manifest, seal } from './manifest.ts'
+import { type Loaded, load, type Origin } from './load.ts'
+import type { Manifest } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
-import * as transitions from './transitions.ts'
 
 const REFRESH_MS = 300_000
 const MAX_AGE_MS = 3_600_000
 /** Calls in the background read the store at most once in this time; `ready()` reads whenever it has to. */
 const MIN_REFRESH_MS = 1_000
-const MAX_COMMIT_TRIES = 20
 const MAX_ABSENT_IDS = 10_000
-const isReason = (reason: unknown) => typeof reason === 'string' && reason.length <= 1_000 && reason.isWellFormed()
-
-/** A change of the manifest, decided on what the store holds at that moment. */
-export type Transition = (manifest: Manifest, moment: transitions.Moment) => Manifest
 
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
 export interface Session {
+  readonly origin: Origin
   readonly live: Live
   /** What is loaded; CONFIG once closed. */
   current(): Loaded
-  /** Reads the store again: one read at a time, shared by all who wait for it; a failure is shared with them alone. */
+  /** Reads the store again and takes over what it finds. */
+  read(): Promise<void>
+  /** The same, one read at a time, shared by all who wait for it; a failure is shared with them alone. */
   refresh(): Promise<void>
-  /**
-   * Applies a transition by compare-and-swap and resolves to the manifest that stands then. Somebody else's write in
-   * between means reading and deciding again; a transition that returns its input writes nothing.
-   */
-  commit(reason: string | undefined, transition: Transition, added?: NewMaster): Promise<Manifest>
+  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
+  install(next: Loaded): void
   /** True while a use of the version is cancelling its destruction. */
   isCancelling(keyId: string): boolean
   close(): void
 }
 
-export function openSession(origin: Origin, options: KeyringOptions, first: Loaded): Session {
+/** `cancelDestroy` is asked for when a version is used whose destruction is pending. */
+export function openSession(
+  origin: Origin,
+  options: KeyringOptions,
+  first: Loaded,
+  cancelDestroy: (keyId: string) => Promise<void>,
+): Session {
   const { name, engine } = origin
   const clock = options.clock ?? Date.now
   const now = () => Math.floor(clock())
   let refreshing: Promise<void> | undefined
-  let writing: Promise<unknown> = Promise.resolve()
   let attemptedAt = now()
   const cancelling = new Set<string>()
   checkPin(options.pin, first.manifest)
@@ -66,9 +64,7 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
     cancelDestroySoon(keyId) {
       if (cancelling.has(keyId)) return
       cancelling.add(keyId)
-      void inBackground('cancel destruction', () =>
-        commit('used while pending destruction', (m, moment) => transitions.cancelDestroy(m, keyId, moment)),
-      ).finally(() => cancelling.delete(keyId))
+      void inBackground('cancel destruction', () => cancelDestroy(keyId)).finally(() => cancelling.delete(keyId))
     },
   }
   const source = keySource(live, {})
@@ -116,7 +112,6 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
     }
   }
 
-  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
   function install(next: Loaded): void {
     const before = current()
     if (!continues(before.manifest, next.manifest)) throw rolledBack(next.manifest.epoch, before.manifest.epoch)
@@ -136,37 +131,6 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
     }
   }
 
-  async function commit(reason: string | undefined, transition: Transition, added?: NewMaster): Promise<Manifest> {
-    if (reason !== undefined && !isReason(reason))
-      throw config('reason', 'well-formed text of at most 1000 characters', reason)
-    const turn = writing.then(async () => {
-      for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
-        await read()
-        const before = current()
-        const changed = transition(before.manifest, { now: now(), reason })
-        if (changed === before.manifest) return changed
-        const manifest = { ...changed, epoch: before.manifest.epoch + 1 }
-        const keys = added ? { ...before.stored.keys, [added.id]: added.wraps } : before.stored.keys
-        const stored = before.integrity.use((key) => seal(engine, key, manifest, keys))
-        try {
-          await saveStored(origin.store, name, stored, before.manifest.epoch)
-        } catch (error) {
-          if (WaxsealError.is(error) && error.code === 'CONFLICT') continue
-          throw error
-        }
-        const secretOf = (version: { id: string }) =>
-          version.id === added?.id ? added.secret : before.masters.get(version.id)!.secret
-        // A refresh may have seen this write, and later ones of others, before its answer came back.
-        if (current().manifest.epoch < manifest.epoch)
-          install(assemble(engine, { stored, manifest, integrity: before.integrity }, secretOf))
-        return manifest
-      }
-      throw new WaxsealError('CONFLICT', `keyring "${name}" is being changed by others all the time`)
-    })
-    writing = turn.catch(() => undefined)
-    return turn
-  }
-
   function close(): void {
     const { loaded } = live
     live.loaded = undefined
@@ -174,7 +138,16 @@ export function openSession(origin: Origin, options: KeyringOptions, first: Load
     if (loaded) wipe(loaded)
   }
 
-  return { live, current, refresh, commit, isCancelling: (keyId) => cancelling.has(keyId), close }
+  return {
+    origin,
+    live,
+    current,
+    read,
+    refresh,
+    install,
+    isCancelling: (keyId) => cancelling.has(keyId),
+    close,
+  }
 }
 
 /** True when `next` is `before` with more history: an older copy is not, nor is one that was changed from an older copy. */

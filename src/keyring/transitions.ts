@@ -1,5 +1,5 @@
 import { WaxsealError } from '../errors.ts'
-import type { DecryptPolicy, Manifest, StateChange, Version } from './manifest.ts'
+import { type DecryptPolicy, type Manifest, readyAt, type StateChange, type Version } from './manifest.ts'
 import { type KeyState, NEXT } from './states.ts'
 
 /**
@@ -34,11 +34,6 @@ export function promote(manifest: Manifest, id: string, urgent: boolean, moment:
     if (other.id === id) return entered(other, 'active', moment)
     return other.state === 'active' ? entered(other, 'deactivated', moment) : other
   })
-}
-
-/** When a staged version may be promoted: ms since the epoch. */
-export function readyAt(manifest: Manifest, version: Version): number {
-  return (version.history[0]?.at ?? 0) + manifest.propagationMs
 }
 
 export function suspend(manifest: Manifest, id: string, decrypt: DecryptPolicy, moment: Moment): Manifest {

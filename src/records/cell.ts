@@ -1,3 +1,4 @@
+import { wipe } from '../bytes.ts'
 import type { ContextInput } from '../context.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, sealStored } from '../envelope/format.ts'
@@ -92,7 +93,7 @@ export function cell<
     const { suite, header, key, master } = createEnvelope(keys, 'cell', bound)
     const plaintext = plaintextOf(leaf, value)
     const sealed = sealStored(key, suite, plaintext, leaf.aad!, KINDS.cell.prefix, encoding, header)
-    plaintext.fill(0)
+    wipe(plaintext)
     key.destroy()
     report(keys, 'encrypt', context, master.idText)
     return sealed
@@ -129,7 +130,7 @@ export function cell<
 
 /** While a column migrates: the value is checked as if it were sealed, and must not be taken for a cell later. */
 function keepPlaintext(leaf: Leaf, value: unknown): Stored {
-  plaintextOf(leaf, value).fill(0)
+  wipe(plaintextOf(leaf, value))
   if (isCell(value)) throw new WaxsealError('SCHEMA', 'a plaintext that looks like a cell has to wait for "encrypt"')
   return value as string
 }

@@ -1,4 +1,4 @@
-import { concat, copyBytes, fromBase64url } from '../bytes.ts'
+import { concat, copyBytes, fromBase64url, wipe } from '../bytes.ts'
 import { createEnvelope, openEnvelope, openValue, reopenEnvelope, rewrapHeader } from '../envelope/envelope.ts'
 import {
   FIELD_PREFIX,
@@ -64,7 +64,7 @@ export function patchRow(
         )
       } finally {
         wipePacked()
-        packed.fill(0)
+        wipe(packed)
       }
     }
     key.destroy()
@@ -147,7 +147,7 @@ function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
     if (!(body instanceof Uint8Array) || body.length < suite.nonceBytes + suite.tagBytes) continue
     const opened = key.open(body, fieldAad('columns', [labelBytes(name, name)]))
     if (opened === null) continue
-    opened.fill(0)
+    wipe(opened)
     throw new WaxsealError('SCHEMA', `"${name}" holds a sealed field that this schema does not declare`, {
       field: name,
     })
@@ -170,7 +170,7 @@ function reencryptPacked(schema: Schema, keys: KeySource, row: Row, from: Row | 
     encodingOf(stored),
     next.header,
   )
-  packed.fill(0)
+  wipe(packed)
   next.key.destroy()
   if (keys.listening) {
     const fields = schema.columns.map((column) => column.label)

@@ -1,4 +1,4 @@
-import { compareBytes, readU16, readU32, writeU16, writeU32 } from '../bytes.ts'
+import { compareBytes, readU16, readU32, wipe, writeU16, writeU32 } from '../bytes.ts'
 import { fieldAad, MAX_LABEL_BYTES, MAX_PLAINTEXT_BYTES, malformed } from '../envelope/format.ts'
 import { WaxsealError } from '../errors.ts'
 import type { Column, Leaf, Row, Schema } from './compile.ts'
@@ -80,7 +80,7 @@ function packField({ name, node, path }: Column, value: unknown, place: Place): 
   place.field = name
   const plaintext = plaintextOf(node as Leaf, value)
   append(path[0], plaintext)
-  plaintext.fill(0)
+  wipe(plaintext)
   place.field = undefined
 }
 

@@ -1,3 +1,4 @@
+import { wipe } from '../bytes.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import {
   exactHeader,
@@ -100,7 +101,7 @@ export function openRow(
     try {
       unpackFields(schema, packed, out, place)
     } finally {
-      packed.fill(0)
+      wipe(packed)
     }
   }
   release(keys, opened)

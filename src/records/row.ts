@@ -1,4 +1,4 @@
-import { fromBase64url, fromBase64urlShared } from '../bytes.ts'
+import { fromBase64url, fromBase64urlShared, wipe } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { openValue } from '../envelope/envelope.ts'
 import {
@@ -66,7 +66,7 @@ function sealLeaf(
   if (value === null && leaf.nullable === 'sql') return null
   const plaintext = plaintextOf(leaf, value)
   const sealed = sealStored(key, suite, plaintext, aad, FIELD_PREFIX, encoding)
-  plaintext.fill(0)
+  wipe(plaintext)
   return sealed
 }
 
@@ -100,7 +100,7 @@ export function checkColumns(schema: Schema, row: Row, place: Place): void {
   for (const { name, node, path } of schema.columns) {
     if (row[name] === undefined) continue
     place.field = name
-    mapLeaves(node, row[name], path, (leaf, value) => void plaintextOf(leaf, value).fill(0))
+    mapLeaves(node, row[name], path, (leaf, value) => wipe(plaintextOf(leaf, value)))
   }
   place.field = undefined
 }
