@@ -96,28 +96,27 @@ export function readUtf8(bytes: Uint8Array, start = 0, end = bytes.length): stri
   }
 }
 
-/** One character per byte: a map key for public bytes, never for keys. */
-export const latin1: (bytes: Uint8Array) => string = native
-  ? (bytes) => native.latin1Slice.call(bytes, 0, bytes.length)
-  : (bytes) => {
-      let out = ''
-      for (const byte of bytes) out += String.fromCharCode(byte)
-      return out
-    }
+/** One character per byte of a part: a map key for public bytes, never for keys. */
+export function latin1(bytes: Uint8Array, start: number, end: number): string {
+  if (native) return native.latin1Slice.call(bytes, start, end)
+  let out = ''
+  for (let i = start; i < end; i++) out += String.fromCharCode(bytes[i]!)
+  return out
+}
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 const VALUES = new Int8Array(128).fill(-1)
 for (let i = 0; i < 64; i++) VALUES[ALPHABET.charCodeAt(i)] = i
 
-/** Unpadded base64url (RFC 4648, section 5) of the bytes before `end`. */
-export const toBase64url: (bytes: Uint8Array, end?: number) => string = native
-  ? (bytes, end = bytes.length) => native.base64urlSlice.call(bytes, 0, end)
+/** Unpadded base64url (RFC 4648, section 5) of the bytes from `start` to before `end`. */
+export const toBase64url: (bytes: Uint8Array, end?: number, start?: number) => string = native
+  ? (bytes, end = bytes.length, start = 0) => native.base64urlSlice.call(bytes, start, end)
   : portableBase64url
 
 /** The portable encoder, exported so that a test holds both to the same answers. */
-export function portableBase64url(bytes: Uint8Array, end = bytes.length): string {
+export function portableBase64url(bytes: Uint8Array, end = bytes.length, start = 0): string {
   let out = ''
-  for (let i = 0; i < end; i += 3) {
+  for (let i = start; i < end; i += 3) {
     const left = end - i
     const group = (bytes[i]! << 16) | (left > 1 ? bytes[i + 1]! << 8 : 0) | (left > 2 ? bytes[i + 2]! : 0)
     out += ALPHABET[group >>> 18]! + ALPHABET[(group >>> 12) & 63]!
@@ -153,11 +152,30 @@ export function fromBase64urlShared(text: string, from: number): Uint8Array | un
 
 const decodedLength = (characters: number): number => Math.floor((characters * 3) / 4)
 
+/** Bits of the last character that must be zero, by length modulo 4. */
+const TRAILING = [0, 63, 15, 3] as const
+
 function nativeDecode(codecs: NativeCodecs, text: string, from: number, out: Uint8Array): boolean {
   const body = from === 0 ? text : text.slice(from)
-  codecs.base64urlWrite.call(out, body, 0)
-  // Buffer's decoder skips what it does not know; encoding again tells whether there was anything to skip.
-  return codecs.base64urlSlice.call(out, 0, out.length) === body
+  const written = codecs.base64urlWrite.call(out, body, 0)
+  if (!dropsForeign(codecs)) return codecs.base64urlSlice.call(out, 0, out.length) === body
+  // A decoder that skips what it does not know writes too little then; the other alphabet it does know.
+  const last = body.length > 0 ? VALUES[body.charCodeAt(body.length - 1)]! : 0
+  const isCanonical = (last & TRAILING[(body.length % 4) as 0 | 1 | 2 | 3]) === 0
+  return written === out.length && isCanonical && !body.includes('+') && !body.includes('/')
+}
+
+let drops: boolean | undefined
+
+/** Whether this runtime's decoder skips every foreign character; where one is misread, encoding again finds it. */
+function dropsForeign(codecs: NativeCodecs): boolean {
+  drops ??= ['=', ' ', '\n', '.', '\0', '\u00c1', '\u0141', '\u2141', '\ud83d'].every((foreign) =>
+    [`${foreign}AAA`, `A${foreign}AA`, `AAA${foreign}`, `AAAA${foreign}AAA`].every((text) => {
+      const length = decodedLength(text.length)
+      return codecs.base64urlWrite.call(new Uint8Array(length), text, 0) < length
+    }),
+  )
+  return drops
 }
 
 /** The portable decoder, exported so that a test holds both to the same answers. */

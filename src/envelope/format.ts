@@ -90,7 +90,7 @@ export function parseHeader(bytes: Uint8Array, kind: Kind): Header {
   if (bytes[5] !== 0) throw malformed('header: the reserved byte is set')
   const end = headerLength(suite)
   if (bytes.length < end) throw malformed(`header: expected ${end} bytes, got ${bytes.length}`)
-  const keyId = toBase64url(bytes.subarray(OFFSET.keyId, OFFSET.commitment))
+  const keyId = toBase64url(bytes, OFFSET.commitment, OFFSET.keyId)
   return new Header(suite, bytes.length === end ? bytes : bytes.subarray(0, end), keyId)
 }
 

@@ -1,5 +1,6 @@
 import { copyBytes, latin1, sameBytes } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
+import { OFFSET } from '../envelope/format.ts'
 import type { RecordKeyCache } from '../envelope/keys.ts'
 import { config } from '../errors.ts'
 
@@ -15,6 +16,7 @@ export interface CacheLimits {
 
 interface Entry {
   readonly keyId: string
+  readonly header: Uint8Array
   readonly context: Uint8Array
   readonly key: Aead
   readonly expires: number
@@ -43,37 +45,39 @@ export function checkLimits(limits: CacheLimits): Required<CacheLimits> {
 
 /**
  * (entire header, canonical context) → record key. Both are compared byte for byte: a header alone would open row 1's
- * value as row 2. A header has one context that its commitment allows, so it is the map's key and the context is
- * compared with the entry. Whether the master key's state still permits the use is asked before every look-up.
+ * value as row 2. Whether the master key's state still permits the use is asked before every look-up.
  */
 export function recordKeyCache(limits: CacheLimits, now: () => number): PurgeableCache {
   const { entries, maxAgeMs, maxUses } = checkLimits(limits)
-  const byHeader = new Map<string, Entry>()
+  const bySlot = new Map<string, Entry>()
 
   /** A record key may be in use by the call that is running, so it is dropped and not destroyed. */
-  const drop = (header: string): void => void byHeader.delete(header)
+  const drop = (slot: string): void => void bySlot.delete(slot)
+  /** A few bytes of the commitment find an entry; what decides is the comparison of all of header and context. */
+  const slotOf = (header: Uint8Array): string => latin1(header, OFFSET.commitment, OFFSET.commitment + 8)
 
   return {
     get(header, context) {
-      const id = latin1(header)
-      const entry = byHeader.get(id)
-      if (!entry || !sameBytes(entry.context, context)) return undefined
+      const slot = slotOf(header)
+      const entry = bySlot.get(slot)
+      if (!entry || !sameBytes(entry.header, header) || !sameBytes(entry.context, context)) return undefined
       if (entry.uses >= maxUses || now() >= entry.expires) {
-        drop(id)
+        drop(slot)
         return undefined
       }
       entry.uses++
       return entry.key
     },
     set(keyId, header, context, key) {
-      if (byHeader.size >= entries) drop(byHeader.keys().next().value!)
-      byHeader.set(latin1(header), { keyId, context: copyBytes(context), key, expires: now() + maxAgeMs, uses: 1 })
+      if (bySlot.size >= entries) drop(bySlot.keys().next().value!)
+      const entry = { keyId, header: copyBytes(header), context: copyBytes(context), key }
+      bySlot.set(slotOf(header), { ...entry, expires: now() + maxAgeMs, uses: 1 })
     },
     purge(keyId) {
-      for (const [header, entry] of byHeader) {
+      for (const [slot, entry] of bySlot) {
         if (keyId !== undefined && entry.keyId !== keyId) continue
         entry.key.destroy()
-        drop(header)
+        drop(slot)
       }
     },
   }

@@ -44,7 +44,8 @@ export function keySource(live: Live, who: Actor): KeySource {
     const { loaded } = live
     if (!loaded) throw new WaxsealError('CONFIG', `keyring "${live.name}" was closed`, { argument: 'keys' })
     const age = live.now() - live.loadedAt
-    if (age > live.refreshMs || age < 0) live.refreshSoon()
+    if (age >= 0 && age <= live.refreshMs) return loaded
+    live.refreshSoon()
     if (age > live.maxAgeMs) {
       throw new WaxsealError('KEY_NOT_LOADED', `the keys were last checked ${age} ms ago: await keys.ready()`)
     }

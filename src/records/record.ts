@@ -1,4 +1,4 @@
-import { wipe } from '../bytes.ts'
+import { fromBase64urlShared, wipe } from '../bytes.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import {
   exactHeader,
@@ -125,9 +125,9 @@ const unauthenticated = new WeakSet<object>()
 /** True for a decrypted row whose master key is marked compromised: whoever has the key may have written it. */
 export const isUnauthenticated = (row: object): boolean => unauthenticated.has(row)
 
-/** Parses a stored envelope: the header, and what follows it in the packed shape. */
+/** Parses a stored envelope: the header, and what follows it in the packed shape. Good until the next text is decoded. */
 export function envelopeOf(schema: Schema, stored: unknown): { header: Header; body: Uint8Array } {
-  const bytes = fromStored(stored, KINDS[schema.kind].prefix)
+  const bytes = fromStored(stored, KINDS[schema.kind].prefix, fromBase64urlShared)
   return schema.kind === 'columns'
     ? { header: exactHeader(bytes, 'columns'), body: NOTHING }
     : headerAndBody(bytes, 'packed')
