@@ -1,3 +1,4 @@
+import { fromBase64url, fromBase64urlShared } from '../bytes.ts'
 import type { Aead, Engine } from '../engine/engine.ts'
 import { config } from '../errors.ts'
 import type { Occurrence } from '../events.ts'
@@ -64,3 +65,10 @@ export function sourceOf(keys: Keys): KeySource {
   if (!source) throw config('keys', 'an open keyring, or a handle of one', keys)
   return source
 }
+
+/**
+ * How to decode an envelope: into shared bytes, unless somebody listens, who may hear of a key's use, and encrypt or
+ * decrypt something else, before this envelope was read to its end.
+ */
+export const decoderOf = (keys: KeySource): typeof fromBase64url => (keys.listening ? fromBase64url : sharedDecode)
+const sharedDecode = (text: string, from = 0): Uint8Array | undefined => fromBase64urlShared(text, from)

@@ -1,8 +1,8 @@
-import { fromBase64urlShared, wipe } from '../bytes.ts'
+import { wipe } from '../bytes.ts'
 import type { ContextInput } from '../context.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, sealStored } from '../envelope/format.ts'
-import { type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
+import { decoderOf, type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf, type Row } from './compile.ts'
 import { idOf, located } from './located.ts'
@@ -101,7 +101,7 @@ export function cell<
 
   function decrypt(keys: KeySource, stored: Stored, context: Row | undefined): unknown {
     if (subject.migrate && !isCell(stored) && modeOf(subject, keys) !== 'strict') return stored
-    const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix, fromBase64urlShared), 'cell')
+    const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix, decoderOf(keys)), 'cell')
     const opened = openEnvelope(keys, header, 'cell', canonical(context), 'decrypt')
     const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, header.keyId))
     release(keys, opened)

@@ -44,7 +44,7 @@ export function patchRow(
     if (stored === null) return patchPlaintext(schema, keys, changed, place)
 
     const set: Draft = {}
-    const { header, body } = envelopeOf(schema, stored)
+    const { header, body } = envelopeOf(schema, keys, stored)
     const { key } = reopenEnvelope(keys, header, schema.kind, canonical)
     const { suite } = header
     if (schema.kind === 'columns') {
@@ -157,7 +157,7 @@ function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
 /** The packed plaintext moves as it is, with the entries that this schema does not declare. */
 function reencryptPacked(schema: Schema, keys: KeySource, row: Row, from: Row | undefined, to: Uint8Array): Stored {
   const stored = row[schema.envelope] as Stored
-  const { header, body } = envelopeOf(schema, stored)
+  const { header, body } = envelopeOf(schema, keys, stored)
   const opened = openEnvelope(keys, header, 'packed', contextBytes(schema, row, from), 'reencrypt')
   const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
   const next = createEnvelope(keys, 'packed', to)
@@ -190,7 +190,7 @@ export function rewrapRow(schema: Schema, keys: KeySource, row: Row): Rewrapped 
   return located(schema, keys, 'rewrap', row, () => {
     expectRow(row)
     const was = row[schema.envelope] as Stored
-    const { header, body } = envelopeOf(schema, was)
+    const { header, body } = envelopeOf(schema, keys, was)
     const moved = rewrapHeader(keys, header)
     if (moved === header.bytes) return null
     if (keys.listening) {

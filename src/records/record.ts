@@ -1,4 +1,4 @@
-import { fromBase64urlShared, wipe } from '../bytes.ts'
+import { wipe } from '../bytes.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import {
   exactHeader,
@@ -10,7 +10,7 @@ import {
   sealStored,
   toStored,
 } from '../envelope/format.ts'
-import type { KeySource, Operation } from '../envelope/keys.ts'
+import { decoderOf, type KeySource, type Operation } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { Row, Schema } from './compile.ts'
 import { idOf, located, type Place } from './located.ts'
@@ -32,10 +32,12 @@ export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: R
     if (row[schema.envelope] != null) {
       throw new WaxsealError('SCHEMA', `"${schema.envelope}" is set: the row is encrypted already`)
     }
-    refuseOrphans(schema, row)
-    const canonical = contextBytes(schema, row, context)
-    if (modeOf(schema, keys) === 'prepare') return plaintextRow(schema, row, place)
-    return sealRow(schema, keys, row, canonical, place)
+    // Read once: a getter must neither answer twice nor run while shared bytes are in use.
+    const plain = { ...row }
+    refuseOrphans(schema, plain)
+    const canonical = contextBytes(schema, plain, context)
+    if (modeOf(schema, keys) === 'prepare') return plaintextRow(schema, plain, place)
+    return sealRow(schema, keys, plain, canonical, place)
   })
 }
 
@@ -90,7 +92,7 @@ export function openRow(
   if (stored === null) return openPlaintextRow(schema, keys, row)
 
   const out = copyWithout(row, schema.storedNames)
-  const { header, body } = envelopeOf(schema, stored)
+  const { header, body } = envelopeOf(schema, keys, stored)
   const opened = openEnvelope(keys, header, schema.kind, canonical, operation)
   if (schema.kind === 'columns') {
     const key = { key: opened.key, suite: header.suite }
@@ -126,8 +128,8 @@ const unauthenticated = new WeakSet<object>()
 export const isUnauthenticated = (row: object): boolean => unauthenticated.has(row)
 
 /** Parses a stored envelope: the header, and what follows it in the packed shape. Good until the next text is decoded. */
-export function envelopeOf(schema: Schema, stored: unknown): { header: Header; body: Uint8Array } {
-  const bytes = fromStored(stored, KINDS[schema.kind].prefix, fromBase64urlShared)
+export function envelopeOf(schema: Schema, keys: KeySource, stored: unknown): { header: Header; body: Uint8Array } {
+  const bytes = fromStored(stored, KINDS[schema.kind].prefix, decoderOf(keys))
   return schema.kind === 'columns'
     ? { header: exactHeader(bytes, 'columns'), body: NOTHING }
     : headerAndBody(bytes, 'packed')
