@@ -30,6 +30,8 @@ export type Occurrence =
   | { readonly type: 'key.state'; readonly keyId: string; readonly state: string; readonly reason?: string | undefined }
   /** The keyring could not be read again or changed in the background; the code says why. */
   | { readonly type: 'keyring.failure'; readonly operation: string; readonly code: ErrorCode | undefined }
+  /** A row or cell was read that is still plaintext, or was made so by whoever writes the database. */
+  | { readonly type: 'migrate.plaintext'; readonly table: string; readonly rowId?: string | undefined }
   | { readonly type: 'migrate.ending' | 'migrate.ended'; readonly table: string; readonly until: Date }
 
 /** One event. `time` is in ms since the epoch, from the keyring's clock. */

@@ -1,5 +1,5 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
-import { expectBytes, wipe } from '../bytes.ts'
+import { copyBytes, expectBytes, wipe } from '../bytes.ts'
 import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap, sealNew } from './engine.ts'
 import { randomPool, unpooled } from './random.ts'
 
@@ -176,7 +176,7 @@ function keyObject(crypto: NodeCrypto, keyBytes: Uint8Array): CipherKey {
 const RAW_KEYS_ARE_CHEAP = Number.parseInt(globalThis.process?.versions?.node ?? '99', 10) < 24
 
 function rawKey(crypto: NodeCrypto, keyBytes: Uint8Array): CipherKey {
-  let bytes: Uint8Array | undefined = Buffer.from(keyBytes)
+  let bytes: Uint8Array | undefined = copyBytes(keyBytes)
   let object: CipherKey | undefined
   let isUsed = false
   const destroy = (): void => {

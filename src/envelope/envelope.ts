@@ -2,16 +2,7 @@ import { copyBytes, wipe } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
 import { WaxsealError } from '../errors.ts'
-import {
-  bindingPrefix,
-  COMMITMENT_BYTES,
-  draftHeader,
-  exactHeader,
-  type Header,
-  type Kind,
-  malformed,
-  OFFSET,
-} from './format.ts'
+import { bindingPrefix, COMMITMENT_BYTES, draftHeader, type Header, type Kind, malformed, OFFSET } from './format.ts'
 import type { KeySource, MasterKey, Operation } from './keys.ts'
 import type { Suite } from './suites.ts'
 
@@ -39,12 +30,15 @@ const dataKey = new Uint8Array(new ArrayBuffer(DATA_KEY_BYTES))
 export function createEnvelope(keys: KeySource, kind: Kind, context: Uint8Array): NewEnvelope {
   const { engine, writeSuite: suite } = keys
   const master = keys.active()
-  engine.fillKey(dataKey)
-  const derived = deriveRecordKey(keys, suite, kind, dataKey, context)
-  const header = draftHeader(suite, kind, master.id, derived.subarray(RECORD_KEY_BYTES))
-  header.set(master.wrapFor(suite).wrap(dataKey, header), OFFSET.wrappedKey)
-  wipe(dataKey)
-  return { suite, header, master, key: takeRecordKey(keys, suite, kind, derived) }
+  try {
+    engine.fillKey(dataKey)
+    const derived = deriveRecordKey(keys, suite, kind, dataKey, context)
+    const header = draftHeader(suite, kind, master.id, derived.subarray(RECORD_KEY_BYTES))
+    header.set(master.wrapFor(suite).wrap(dataKey, header), OFFSET.wrappedKey)
+    return { suite, header, master, key: takeRecordKey(keys, suite, kind, derived) }
+  } finally {
+    wipe(dataKey)
+  }
 }
 
 /** An opened envelope. */
@@ -62,17 +56,21 @@ export function openEnvelope(
   operation: Operation,
 ): OpenEnvelope {
   const master = findMaster(keys, header, operation)
-  const cached = keys.recordKeys?.get(header.bytes, context)
-  if (cached) return { master, key: cached }
-  const key = deriveForHeader(keys, master, header, kind, context)
-  keys.recordKeys?.set(header.keyId, header.bytes, context, key)
+  let key = keys.recordKeys?.get(header.bytes, context)
+  if (!key) {
+    key = deriveForHeader(keys, master, header, kind, context)
+    keys.recordKeys?.set(header.keyId, header.bytes, context, key)
+  }
+  keys.used(master, operation)
   return { master, key }
 }
 
 /** The record key of an existing row, to seal more under it: never from the cache. */
 export function reopenEnvelope(keys: KeySource, header: Header, kind: Kind, context: Uint8Array): OpenEnvelope {
   const master = findMaster(keys, header, 'patch')
-  return { master, key: deriveForHeader(keys, master, header, kind, context) }
+  const key = deriveForHeader(keys, master, header, kind, context)
+  keys.used(master, 'patch')
+  return { master, key }
 }
 
 /**
@@ -88,12 +86,8 @@ export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
   rewrapped.set(active.id, OFFSET.keyId)
   rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
   wipe(unwrapped)
+  keys.used(master, 'rewrap')
   return rewrapped
-}
-
-/** As {@link rewrapHeader}, for a header that stands alone. */
-export function rewrapBytes(keys: KeySource, bytes: Uint8Array, kind: Kind): Uint8Array {
-  return rewrapHeader(keys, exactHeader(bytes, kind))
 }
 
 function findMaster(keys: KeySource, header: Header, operation: Operation): MasterKey {

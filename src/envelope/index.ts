@@ -32,10 +32,14 @@ function seal(keys: Keys, kind: 'text' | 'bytes', value: unknown, context: Conte
   return told(source, 'encrypt', () => {
     if (value === null) throw new WaxsealError('SCHEMA', `expected ${kind}, got null`)
     const { suite, header, key, master } = createEnvelope(source, 'cell', encodeContext(context))
-    const plaintext = encodeValue(kind, value, undefined)
-    const sealed = sealStored(key, suite, plaintext, AAD, KINDS.cell.prefix, encoding, header)
-    wipe(plaintext)
-    key.destroy()
+    let sealed: Stored
+    try {
+      const plaintext = encodeValue(kind, value, undefined)
+      sealed = sealStored(key, suite, plaintext, AAD, KINDS.cell.prefix, encoding, header)
+      wipe(plaintext)
+    } finally {
+      key.destroy()
+    }
     if (source.listening) source.emit({ type: 'encrypt', keyId: master.idText })
     return sealed
   })
@@ -46,8 +50,12 @@ function open(keys: Keys, kind: 'text' | 'bytes', sealed: Stored, context: Conte
   return told(source, 'decrypt', () => {
     const { header, body } = headerAndBody(fromStored(sealed, KINDS.cell.prefix), 'cell')
     const opened = openEnvelope(source, header, 'cell', encodeContext(context), 'decrypt')
-    const value = decodeAndWipe(kind, openValue(opened.key, body, AAD, header.keyId))
-    release(source, opened)
+    let value: unknown
+    try {
+      value = decodeAndWipe(kind, openValue(opened.key, body, AAD, header.keyId))
+    } finally {
+      release(source, opened)
+    }
     if (value === null) throw new WaxsealError('SCHEMA', `expected ${kind}, but a null is stored`)
     if (source.listening) source.emit({ type: 'decrypt', keyId: header.keyId })
     return value

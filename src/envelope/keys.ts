@@ -32,6 +32,11 @@ export interface KeySource {
   active(): MasterKey
   /** The named master key if its state permits `operation`; UNKNOWN_KEY, KEY_NOT_LOADED or KEY_STATE otherwise. */
   find(keyId: string, operation: Operation): MasterKey
+  /**
+   * Told after what is under the key was authenticated: a use that deserves attention raises an event, and cancels a
+   * pending destruction. A forged header must do neither.
+   */
+  used(master: MasterKey, operation: Operation): void
   /** Ids of the living versions that are not active: what rows should be moved away from. */
   inactive(): readonly string[]
   readonly recordKeys: RecordKeyCache | undefined

@@ -1,12 +1,12 @@
 import { fromBase64url } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
-import type { KeySource, MasterKey, Operation } from '../envelope/keys.ts'
+import type { KeySource, MasterKey } from '../envelope/keys.ts'
 import { type Suite, suiteById } from '../envelope/suites.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { Actor, Occurrence, OnEvent } from '../events.ts'
 import { printsAs } from '../secret.ts'
 import type { PurgeableCache } from './cache.ts'
-import { isTestKeyId, type Loaded, type LoadedMaster } from './load.ts'
+import { isTestKeyId, type Loaded } from './load.ts'
 import { STATES } from './states.ts'
 
 /** What the synchronous side sees of an open keyring. `keyring.ts` fills it in and keeps it fresh. */
@@ -64,17 +64,6 @@ export function keySource(live: Live, who: Actor): KeySource {
     return new WaxsealError('KEY_NOT_LOADED', 'the key is not in memory: await keys.ready()', { keyId })
   }
 
-  /** The rule of a version that is not plainly allowed: refuses, or reports the use. */
-  function permit({ version }: LoadedMaster, operation: Operation): void {
-    const { id, state, decrypt, retired, destroyAt } = version
-    const rule = STATES[state][operation]
-    if (rule === 'no' || (rule === 'policy' && decrypt !== 'report')) throw stateError(id, state)
-    if (destroyAt !== undefined) live.cancelDestroySoon(id)
-    const suspicious = destroyAt !== undefined ? 'pending destruction' : retired ? 'retired' : undefined
-    if (rule === 'query' && state !== 'suspended' && !suspicious) return
-    emit({ type: 'key.use', keyId: id, state: suspicious ?? state, operation })
-  }
-
   const source: KeySource = {
     engine: live.engine,
     writeSuite: suite,
@@ -93,11 +82,20 @@ export function keySource(live: Live, who: Actor): KeySource {
       const loaded = current()
       const master = loaded.masters.get(keyId)
       if (!master) throw missing(keyId, loaded)
-      const { version } = master
-      if (STATES[version.state][operation] !== 'yes' || version.retired || version.destroyAt !== undefined) {
-        permit(master, operation)
-      }
+      const { state, decrypt } = master.version
+      const rule = STATES[state][operation]
+      if (rule === 'no' || (rule === 'policy' && decrypt !== 'report')) throw stateError(keyId, state)
       return master
+    },
+    used({ idText: keyId }, operation) {
+      const version = live.loaded?.masters.get(keyId)?.version
+      if (!version) return
+      const { state, retired, destroyAt } = version
+      if (destroyAt !== undefined) live.cancelDestroySoon(keyId)
+      const suspicious = destroyAt !== undefined ? 'pending destruction' : retired ? 'retired' : undefined
+      const isAsUsual =
+        STATES[state][operation] === 'yes' || (STATES[state][operation] === 'query' && state !== 'suspended')
+      if (suspicious || !isAsUsual) emit({ type: 'key.use', keyId, state: suspicious ?? state, operation })
     },
   }
   return printsAs(source, `[keys of ${live.name}]`)

@@ -3,7 +3,7 @@ import type { ContextInput } from '../context.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, sealStored } from '../envelope/format.ts'
 import { decoderOf, type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
-import { config, WaxsealError } from '../errors.ts'
+import { config, typeName, WaxsealError } from '../errors.ts'
 import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf, type Row } from './compile.ts'
 import { idOf, located } from './located.ts'
 import { modeOf } from './migrate.ts'
@@ -33,7 +33,7 @@ export interface CellOptions<F extends Field, B extends IdFields | 'column', E e
   readonly bind: B
   readonly encoding?: E
   /**
-   * For text columns that still hold plaintext. What parses as a cell is one, and must open; `prepare` refuses to write
+   * For text columns that still hold plaintext. What looks like a cell is one, and must open; `prepare` refuses to write
    * a plaintext that would be taken for a cell.
    */
   readonly migrate?: Migrate
@@ -91,22 +91,33 @@ export function cell<
     const bound = canonical(context)
     if (modeOf(subject, keys) === 'prepare') return keepPlaintext(leaf, value)
     const { suite, header, key, master } = createEnvelope(keys, 'cell', bound)
-    const plaintext = plaintextOf(leaf, value)
-    const sealed = sealStored(key, suite, plaintext, leaf.aad!, KINDS.cell.prefix, encoding, header)
-    wipe(plaintext)
-    key.destroy()
-    report(keys, 'encrypt', context, master.idText)
-    return sealed
+    try {
+      const plaintext = plaintextOf(leaf, value)
+      const sealed = sealStored(key, suite, plaintext, leaf.aad!, KINDS.cell.prefix, encoding, header)
+      wipe(plaintext)
+      report(keys, 'encrypt', context, master.idText)
+      return sealed
+    } finally {
+      key.destroy()
+    }
   }
 
   function decrypt(keys: KeySource, stored: Stored, context: Row | undefined): unknown {
-    if (subject.migrate && !isCell(stored) && modeOf(subject, keys) !== 'strict') return stored
+    const bound = canonical(context) // before anything is decoded into shared bytes: it reads the caller's properties
+    if (subject.migrate && modeOf(subject, keys) !== 'strict' && !looksLikeCell(stored)) {
+      if (typeof stored !== 'string') throw new WaxsealError('SCHEMA', `expected text, got ${typeName(stored)}`)
+      if (keys.listening) keys.emit({ type: 'migrate.plaintext', table, rowId: idOf(subject, context) })
+      return stored
+    }
     const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix, decoderOf(keys)), 'cell')
-    const opened = openEnvelope(keys, header, 'cell', canonical(context), 'decrypt')
-    const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, header.keyId))
-    release(keys, opened)
-    report(keys, 'decrypt', context, header.keyId)
-    return value
+    const opened = openEnvelope(keys, header, 'cell', bound, 'decrypt')
+    try {
+      const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, header.keyId))
+      report(keys, 'decrypt', context, header.keyId)
+      return value
+    } finally {
+      release(keys, opened)
+    }
   }
 
   function report(keys: KeySource, type: 'encrypt' | 'decrypt', context: Row | undefined, keyId: string): void {
@@ -131,17 +142,12 @@ export function cell<
 /** While a column migrates: the value is checked as if it were sealed, and must not be taken for a cell later. */
 function keepPlaintext(leaf: Leaf, value: unknown): Stored {
   wipe(plaintextOf(leaf, value))
-  if (isCell(value)) throw new WaxsealError('SCHEMA', 'a plaintext that looks like a cell has to wait for "encrypt"')
+  if (looksLikeCell(value))
+    throw new WaxsealError('SCHEMA', 'a plaintext that looks like a cell has to wait for "encrypt"')
   return value as string
 }
 
-/** Recognised by parsing: prefix, canonical base64url, a well-formed header and room for a value. */
-function isCell(stored: unknown): boolean {
-  if (typeof stored !== 'string' || !stored.startsWith(KINDS.cell.prefix)) return false
-  try {
-    headerAndBody(fromStored(stored, KINDS.cell.prefix), 'cell')
-    return true
-  } catch {
-    return false
-  }
+/** Text behind the prefix and in the alphabet of a cell is one, whole or damaged: never a plaintext. */
+function looksLikeCell(stored: unknown): boolean {
+  return typeof stored === 'string' && /^wxc:[A-Za-z0-9_-]*$/.test(stored)
 }

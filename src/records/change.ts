@@ -1,23 +1,14 @@
-import { concat, copyBytes, fromBase64url, wipe } from '../bytes.ts'
-import { createEnvelope, openEnvelope, openValue, reopenEnvelope, rewrapHeader } from '../envelope/envelope.ts'
-import {
-  FIELD_PREFIX,
-  fieldAad,
-  type Header,
-  KINDS,
-  malformed,
-  type Stored,
-  sealStored,
-  toStored,
-} from '../envelope/format.ts'
+import { concat, copyBytes, wipe } from '../bytes.ts'
+import { createEnvelope, openEnvelope, openValue, release, reopenEnvelope, rewrapHeader } from '../envelope/envelope.ts'
+import { fieldAad, type Header, KINDS, malformed, type Stored, sealStored, toStored } from '../envelope/format.ts'
 import type { KeySource } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { labelBytes, type Row, type Schema } from './compile.ts'
 import { idOf, located, type Place } from './located.ts'
 import { modeOf, plaintextRow } from './migrate.ts'
-import { PACKED_AAD, repackFields, wipePacked } from './packed.ts'
+import { PACKED_AAD, repackFields } from './packed.ts'
 import { contextBytes, type Draft, envelopeOf, expectRow, notSelected, openRow, sealRow } from './record.ts'
-import { type RowKey, sealColumns } from './row.ts'
+import { isSealedField, type RowKey, sealColumns } from './row.ts'
 
 /** How a stored row changes: some fields, its data key, its ids, or the master key it is under. */
 
@@ -44,30 +35,25 @@ export function patchRow(
     if (stored === null) return patchPlaintext(schema, keys, changed, place)
 
     const set: Draft = {}
-    const { header, body } = envelopeOf(schema, keys, stored)
+    const { header, body } = envelopeOf(schema, stored)
     const { key } = reopenEnvelope(keys, header, schema.kind, canonical)
     const { suite } = header
-    if (schema.kind === 'columns') {
-      sealColumns(schema, changed, set, { key, suite }, place)
-    } else {
-      const packed = openValue(key, body, PACKED_AAD, header.keyId)
-      try {
-        const next = repackFields(schema, packed, changed, place)
-        set[schema.envelope] = sealStored(
-          key,
-          suite,
-          next,
-          PACKED_AAD,
-          KINDS.packed.prefix,
-          encodingOf(stored),
-          header.bytes,
-        )
-      } finally {
-        wipePacked()
-        wipe(packed)
+    try {
+      if (schema.kind === 'columns') {
+        sealColumns(schema, changed, set, { key, suite }, place)
+      } else {
+        const packed = openValue(key, body, PACKED_AAD, header.keyId)
+        try {
+          set[schema.envelope] = repackFields(schema, packed, changed, place, (next) =>
+            sealStored(key, suite, next, PACKED_AAD, KINDS.packed.prefix, encodingOf(stored), header.bytes),
+          )
+        } finally {
+          wipe(packed)
+        }
       }
+    } finally {
+      key.destroy()
     }
-    key.destroy()
     if (keys.listening) {
       const fields = schema.columns.filter((c) => changed[c.name] !== undefined).map((c) => c.label)
       keys.emit({ type: 'patch', table: schema.label, rowId: idOf(schema, row), fields, keyId: header.keyId })
@@ -122,7 +108,8 @@ export interface Target {
 export function reencryptRow(schema: Schema, keys: KeySource, row: Row, context: Row | undefined, to?: Target): Draft {
   return located(schema, keys, 'reencrypt', row, (place) => {
     expectRow(row)
-    const target = { ...row, ...to?.ids }
+    const ids = to && Object.fromEntries(schema.ids.map(({ name }) => [name, to.ids[name]]))
+    const target = { ...row, ...ids }
     const targetContext = contextBytes(schema, target, to ? to.context : context)
     if (schema.kind === 'packed' && row[schema.envelope] != null) {
       return { ...target, [schema.envelope]: reencryptPacked(schema, keys, row, context, targetContext) }
@@ -134,20 +121,21 @@ export function reencryptRow(schema: Schema, keys: KeySource, row: Row, context:
     }
     const plain = openRow(schema, keys, row, context, 'reencrypt', place, (key) => refuseOrphans(schema, row, key))
     if (!plain) throw new WaxsealError('SCHEMA', 'expected a row, got one of nulls')
-    return sealRow(schema, keys, { ...plain, ...to?.ids }, targetContext, place)
+    return sealRow(schema, keys, { ...plain, ...ids }, targetContext, place)
   })
 }
 
-/** A new data key would orphan a field that this schema does not declare; the old one tells what is one. */
+/** A new data key would orphan a field that this schema does not declare; text tells what is one, and for bytes
+ * the old key does, where the label is the property's name. */
 function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
   for (const [name, value] of Object.entries(row)) {
     if (schema.isProtected.has(name) || name === schema.envelope) continue
-    const isText = typeof value === 'string' && value.startsWith(FIELD_PREFIX)
-    const body = isText ? fromBase64url(value, FIELD_PREFIX.length) : value
-    if (!(body instanceof Uint8Array) || body.length < suite.nonceBytes + suite.tagBytes) continue
-    const opened = key.open(body, fieldAad('columns', [labelBytes(name, name)]))
-    if (opened === null) continue
-    wipe(opened)
+    if (!(typeof value === 'string' && isSealedField(value))) {
+      if (!(value instanceof Uint8Array) || value.length < suite.nonceBytes + suite.tagBytes) continue
+      const opened = key.open(value, fieldAad('columns', [labelBytes(name, name)]))
+      if (opened === null) continue
+      wipe(opened)
+    }
     throw new WaxsealError('SCHEMA', `"${name}" holds a sealed field that this schema does not declare`, {
       field: name,
     })
@@ -157,21 +145,18 @@ function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
 /** The packed plaintext moves as it is, with the entries that this schema does not declare. */
 function reencryptPacked(schema: Schema, keys: KeySource, row: Row, from: Row | undefined, to: Uint8Array): Stored {
   const stored = row[schema.envelope] as Stored
-  const { header, body } = envelopeOf(schema, keys, stored)
+  const { header, body } = envelopeOf(schema, stored)
   const opened = openEnvelope(keys, header, 'packed', contextBytes(schema, row, from), 'reencrypt')
-  const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
   const next = createEnvelope(keys, 'packed', to)
-  const sealed = sealStored(
-    next.key,
-    next.suite,
-    packed,
-    PACKED_AAD,
-    KINDS.packed.prefix,
-    encodingOf(stored),
-    next.header,
-  )
-  wipe(packed)
-  next.key.destroy()
+  let sealed: Stored
+  try {
+    const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
+    sealed = sealStored(next.key, next.suite, packed, PACKED_AAD, KINDS.packed.prefix, encodingOf(stored), next.header)
+    wipe(packed)
+  } finally {
+    release(keys, opened)
+    next.key.destroy()
+  }
   if (keys.listening) {
     const fields = schema.columns.map((column) => column.label)
     keys.emit({ type: 'reencrypt', table: schema.label, rowId: idOf(schema, row), fields, keyId: next.master.idText })
@@ -190,7 +175,7 @@ export function rewrapRow(schema: Schema, keys: KeySource, row: Row): Rewrapped 
   return located(schema, keys, 'rewrap', row, () => {
     expectRow(row)
     const was = row[schema.envelope] as Stored
-    const { header, body } = envelopeOf(schema, keys, was)
+    const { header, body } = envelopeOf(schema, was)
     const moved = rewrapHeader(keys, header)
     if (moved === header.bytes) return null
     if (keys.listening) {

@@ -1,8 +1,8 @@
 import { malformed } from '../envelope/format.ts'
 import type { KeySource } from '../envelope/keys.ts'
 import type { Row, Schema } from './compile.ts'
-import type { Place } from './located.ts'
-import { checkColumns } from './row.ts'
+import { idOf, type Place } from './located.ts'
+import { checkColumns, isSealedField } from './row.ts'
 import type { Migrate } from './schema.ts'
 
 /** How a row is read and written now. `prepare` and `encrypt` also read plaintext rows. */
@@ -43,6 +43,13 @@ export function plaintextRow(schema: Schema, row: Row, place: Place): Record<str
 /** A row without an envelope: plaintext while the table migrates, an error when it is strict. */
 export function openPlaintextRow(schema: Schema, keys: KeySource, row: Row): Record<string, unknown> {
   if (modeOf(schema, keys) === 'strict') throw malformed(`"${schema.envelope}" is NULL: the row is not encrypted`)
+  for (const { name, stored } of schema.columns) {
+    const value = row[stored]
+    if (typeof value === 'string' && isSealedField(value)) {
+      throw malformed(`"${name}" holds a ciphertext, but "${schema.envelope}" is NULL`)
+    }
+  }
+  if (keys.listening) keys.emit({ type: 'migrate.plaintext', table: schema.label, rowId: idOf(schema, row) })
   const out: Record<string, unknown> = { ...row }
   delete out[schema.envelope]
   for (const column of schema.columns) if (column.stored !== column.name) delete out[column.stored]

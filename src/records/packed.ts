@@ -20,7 +20,7 @@ interface Entry {
 
 const HEAD = 6
 
-/** Reused, because calls are synchronous; {@link wipePacked} ends each use. */
+/** Reused, because calls are synchronous. A call that runs inside another, from a getter, packs behind it. */
 let room = new Uint8Array(4096)
 let used = 0
 
@@ -40,34 +40,46 @@ function append(label: Uint8Array, plaintext: Uint8Array): void {
   used = end
 }
 
-/** Wipes what {@link packFields} or {@link repackFields} gave, also after they failed. */
-export function wipePacked(): void {
-  room.fill(0, 0, used)
-  if (room.length > 65_536) room = new Uint8Array(4096)
-  used = 0
+/** Packs, lends the packed bytes to `use`, and wipes them, whatever happens. */
+function packing<T>(pack: () => void, use: (packed: Uint8Array) => T): T {
+  const start = used
+  try {
+    pack()
+    return use(room.subarray(start, used))
+  } finally {
+    room.fill(0, start, used)
+    used = start
+    if (start === 0 && room.length > 65_536) room = new Uint8Array(4096)
+  }
 }
 
-/** The plaintext of a row's fields: shared bytes, until {@link wipePacked}. */
-export function packFields(schema: Schema, row: Row, place: Place): Uint8Array {
-  used = 0
-  for (const column of inLabelOrder(schema)) packField(column, row[column.name], place)
-  return room.subarray(0, used)
+/** Lends the plaintext of a row's fields to `use`. */
+export function packFields<T>(schema: Schema, row: Row, place: Place, use: (packed: Uint8Array) => T): T {
+  return packing(() => {
+    for (const column of inLabelOrder(schema)) packField(column, row[column.name], place)
+  }, use)
 }
 
 /**
- * The plaintext with some fields changed. All other entries are kept byte for byte, also those that this schema does
- * not declare: an older instance must not delete what a newer one wrote.
+ * Lends the plaintext with some fields changed. All other entries are kept byte for byte, also those that this schema
+ * does not declare: an older instance must not delete what a newer one wrote.
  */
-export function repackFields(schema: Schema, packed: Uint8Array, changes: Row, place: Place): Uint8Array {
-  used = 0
-  const changed = inLabelOrder(schema).filter(({ name }) => changes[name] !== undefined)
-  let next = 0
-  for (const { label, plaintext } of entriesOf(packed)) {
-    while (orderAt(changed, next, label) < 0) packField(changed[next]!, changes[changed[next++]!.name], place)
-    if (orderAt(changed, next, label) > 0) append(label, plaintext)
-  }
-  for (; next < changed.length; next++) packField(changed[next]!, changes[changed[next]!.name], place)
-  return room.subarray(0, used)
+export function repackFields<T>(
+  schema: Schema,
+  packed: Uint8Array,
+  changes: Row,
+  place: Place,
+  use: (packed: Uint8Array) => T,
+): T {
+  return packing(() => {
+    const changed = inLabelOrder(schema).filter(({ name }) => changes[name] !== undefined)
+    let next = 0
+    for (const { label, plaintext } of entriesOf(packed)) {
+      while (orderAt(changed, next, label) < 0) packField(changed[next]!, changes[changed[next++]!.name], place)
+      if (orderAt(changed, next, label) > 0) append(label, plaintext)
+    }
+    for (; next < changed.length; next++) packField(changed[next]!, changes[changed[next]!.name], place)
+  }, use)
 }
 
 /** Where the label of a column stands to `label`: before (< 0), the same (0), after; past the end is after. */

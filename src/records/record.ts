@@ -1,4 +1,4 @@
-import { wipe } from '../bytes.ts'
+import { type fromBase64url, wipe } from '../bytes.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
 import {
   exactHeader,
@@ -15,7 +15,7 @@ import { config, WaxsealError } from '../errors.ts'
 import type { Row, Schema } from './compile.ts'
 import { idOf, located, type Place } from './located.ts'
 import { modeOf, openPlaintextRow, plaintextRow } from './migrate.ts'
-import { PACKED_AAD, packFields, unpackFields, wipePacked } from './packed.ts'
+import { PACKED_AAD, packFields, unpackFields } from './packed.ts'
 import { isSealedField, openColumn, type RowKey, sealColumns } from './row.ts'
 
 /**
@@ -44,21 +44,19 @@ export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: R
 export function sealRow(schema: Schema, keys: KeySource, row: Row, context: Uint8Array, place: Place): Draft {
   const envelope = createEnvelope(keys, schema.kind, context)
   const { header, suite, key, master } = envelope
-  let out: Draft
-  if (schema.kind === 'columns') {
-    out = schema.moved.length > 0 ? withoutMoved(schema, row) : { ...row }
-    sealColumns(schema, row, out, envelope, place)
-    out[schema.envelope] = toStored(header, KINDS.columns.prefix, schema.encoding)
-  } else {
-    out = withoutMoved(schema, row)
-    try {
-      const packed = packFields(schema, row, place)
-      out[schema.envelope] = sealStored(key, suite, packed, PACKED_AAD, KINDS.packed.prefix, schema.encoding, header)
-    } finally {
-      wipePacked()
+  const out = schema.moved.length > 0 ? withoutMoved(schema, row) : { ...row }
+  try {
+    if (schema.kind === 'columns') {
+      sealColumns(schema, row, out, envelope, place)
+      out[schema.envelope] = toStored(header, KINDS.columns.prefix, schema.encoding)
+    } else {
+      out[schema.envelope] = packFields(schema, row, place, (packed) =>
+        sealStored(key, suite, packed, PACKED_AAD, KINDS.packed.prefix, schema.encoding, header),
+      )
     }
+  } finally {
+    key.destroy()
   }
-  key.destroy()
   if (keys.listening) report(schema, keys, 'encrypt', row, master.idText)
   return out
 }
@@ -92,21 +90,24 @@ export function openRow(
   if (stored === null) return openPlaintextRow(schema, keys, row)
 
   const out = copyWithout(row, schema.storedNames)
-  const { header, body } = envelopeOf(schema, keys, stored)
+  const { header, body } = envelopeOf(schema, stored, decoderOf(keys))
   const opened = openEnvelope(keys, header, schema.kind, canonical, operation)
-  if (schema.kind === 'columns') {
-    const key = { key: opened.key, suite: header.suite }
-    withKey?.(key)
-    openColumns(schema, row, out, key, header.keyId, place)
-  } else {
-    const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
-    try {
-      unpackFields(schema, packed, out, place)
-    } finally {
-      wipe(packed)
+  try {
+    if (schema.kind === 'columns') {
+      const key = { key: opened.key, suite: header.suite }
+      withKey?.(key)
+      openColumns(schema, row, out, key, header.keyId, place)
+    } else {
+      const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
+      try {
+        unpackFields(schema, packed, out, place)
+      } finally {
+        wipe(packed)
+      }
     }
+  } finally {
+    release(keys, opened)
   }
-  release(keys, opened)
   if (opened.master.compromised) unauthenticated.add(out)
   if (keys.listening) report(schema, keys, operation === 'reencrypt' ? operation : 'decrypt', row, header.keyId)
   return out
@@ -127,9 +128,13 @@ const unauthenticated = new WeakSet<object>()
 /** True for a decrypted row whose master key is marked compromised: whoever has the key may have written it. */
 export const isUnauthenticated = (row: object): boolean => unauthenticated.has(row)
 
-/** Parses a stored envelope: the header, and what follows it in the packed shape. Good until the next text is decoded. */
-export function envelopeOf(schema: Schema, keys: KeySource, stored: unknown): { header: Header; body: Uint8Array } {
-  const bytes = fromStored(stored, KINDS[schema.kind].prefix, decoderOf(keys))
+/** Parses a stored envelope: the header, and what follows it in the packed shape. */
+export function envelopeOf(
+  schema: Schema,
+  stored: unknown,
+  decode?: typeof fromBase64url,
+): { header: Header; body: Uint8Array } {
+  const bytes = fromStored(stored, KINDS[schema.kind].prefix, decode)
   return schema.kind === 'columns'
     ? { header: exactHeader(bytes, 'columns'), body: NOTHING }
     : headerAndBody(bytes, 'packed')

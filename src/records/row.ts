@@ -40,6 +40,7 @@ export function openedValue(leaf: Leaf, plaintext: Uint8Array): unknown {
 
 /** True for text that parses as a sealed field of some suite; whose, only a key can tell. */
 export function isSealedField(text: string): boolean {
+  if (!text.startsWith(FIELD_PREFIX)) return false
   const body = fromBase64url(text, FIELD_PREFIX.length)
   return body !== undefined && body.length > Math.min(...SUITES.map((suite) => suite.nonceBytes + suite.tagBytes))
 }

@@ -148,7 +148,7 @@ const ASK: Record<Column, (scene: Scene) => unknown> = {
   patch: ({ keys, row }) => notes.patch(keys, row, { tag: 'new' }),
   rewrap: ({ keys, row }) => notes.rewrap(keys, row),
   reencrypt: ({ keys, row }) => notes.reencrypt(keys, row),
-  index: ({ keys, id }) => keys[SOURCE].find(id, 'index'),
+  index: ({ keys, id }) => keys[SOURCE].used(keys[SOURCE].find(id, 'index'), 'index'),
 }
 
 describe.each(ROWS)('$name', ({ state, make, writes, outcomes }) => {

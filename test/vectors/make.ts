@@ -57,6 +57,7 @@ export function vectorKeys(engine: Engine, active = 0, suite: Suite = SUITES[0]!
       if (!master) throw new Error('the vectors name only two keys')
       return master
     },
+    used: () => undefined,
     recordKeys: undefined,
     listening: false,
     emit: () => undefined,
