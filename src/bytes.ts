@@ -157,10 +157,12 @@ const TRAILING = [0, 63, 15, 3] as const
 
 function nativeDecode(codecs: NativeCodecs, text: string, from: number, out: Uint8Array): boolean {
   const body = from === 0 ? text : text.slice(from)
+  if (body.length % 4 === 1) return false
   const written = codecs.base64urlWrite.call(out, body, 0)
   if (!dropsForeign(codecs)) return codecs.base64urlSlice.call(out, 0, out.length) === body
   // A decoder that skips what it does not know writes too little then; the other alphabet it does know.
-  const last = body.length > 0 ? VALUES[body.charCodeAt(body.length - 1)]! : 0
+  const last = body.length > 0 ? (VALUES[body.charCodeAt(body.length - 1)] ?? -1) : 0
+  if (last < 0) return false
   const isCanonical = (last & TRAILING[(body.length % 4) as 0 | 1 | 2 | 3]) === 0
   return written === out.length && isCanonical && !body.includes('+') && !body.includes('/')
 }

@@ -1,4 +1,4 @@
-import { compareBytes, concat, fromHex, toHex, utf8, writeU16, writeU32, writeUtf8 } from './bytes.ts'
+import { compareBytes, concat, copyBytes, fromHex, toHex, utf8, writeU16, writeU32, writeUtf8 } from './bytes.ts'
 import { config, typeName, WaxsealError } from './errors.ts'
 
 /**
@@ -157,11 +157,15 @@ export function contextShape(entries: readonly ContextEntry[]): ContextShape {
 
   return {
     encode(values) {
+      // Copied before shared bytes are in use: a subclass or proxy could run code of its own when it is read.
+      const own = values.some((value) => typeof value === 'object')
+        ? values.map((value) => (value instanceof Uint8Array ? copyBytes(value) : value))
+        : values
       let at = 0
       for (const { fixed, type, name, input } of pieces) {
         scratch.set(fixed, at)
         at += fixed.length
-        const length = writeValue(type, values[input], name, at)
+        const length = writeValue(type, own[input], name, at)
         writeU32(scratch, at - 4, length)
         at += length
       }

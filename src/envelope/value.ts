@@ -60,20 +60,22 @@ export function encodeValue(
         break
       }
       case 'json': {
-        checkJson(value, 0)
-        const text = JSON.stringify(value)
+        const text = JSON.stringify(plainJson(value, 0)) // read once, so that what was checked is what is written
         const bytes = utf8(text)
         if (!bytes) throw new WaxsealError('SCHEMA', 'expected well-formed text in JSON, got a lone surrogate')
         out = copyIn(TAG.json, bytes)
         end = 1 + bytes.length
         break
       }
-      case 'bytes':
+      case 'bytes': {
         if (!(value instanceof Uint8Array)) throw mismatch(kind, value)
         if (value.length > maxBytes) throw tooLarge(value.length, maxBytes)
-        out = copyIn(TAG.bytes, value)
-        end = 1 + value.length
+        const bytes = copyBytes(value) // whatever a subclass or proxy answers, before shared bytes are in use
+        out = copyIn(TAG.bytes, bytes)
+        end = 1 + bytes.length
+        wipe(bytes)
         break
+      }
       case 'boolean':
         if (typeof value !== 'boolean') throw mismatch(kind, value)
         out[0] = value ? TAG.true : TAG.false
@@ -240,7 +242,7 @@ function parseJson(source: string): unknown {
   try {
     const value: unknown = JSON.parse(source)
     if (value === null) throw malformed('plaintext: null as JSON')
-    checkJson(value, 0) // what could not have been written is not read: it could not be written again
+    plainJson(value, 0) // what could not have been written is not read: it could not be written again
     return value
   } catch {
     throw malformed('plaintext: not JSON as it is written here') // never the parser's message: it quotes its input
@@ -270,27 +272,25 @@ function fromSignedBytes(body: Uint8Array): bigint {
   return value
 }
 
-/** Only what JSON can give back: plain objects, arrays, well-formed text, finite numbers, booleans and null. */
-function checkJson(value: unknown, depth: number): void {
+/** A copy of what JSON can give back: plain objects, arrays, well-formed text, finite numbers, booleans and null. */
+function plainJson(value: unknown, depth: number): unknown {
   if (depth > MAX_JSON_DEPTH) throw new WaxsealError('LIMIT_EXCEEDED', `JSON deeper than ${MAX_JSON_DEPTH} levels`)
-  if (value === null || typeof value === 'boolean') return
+  if (value === null || typeof value === 'boolean') return value
   if (typeof value === 'string') {
-    if (value.isWellFormed()) return
+    if (value.isWellFormed()) return value
     throw new WaxsealError('SCHEMA', 'expected well-formed text in JSON, got a lone surrogate')
   }
   if (typeof value === 'number') {
-    if (Number.isFinite(value)) return
+    if (Number.isFinite(value)) return value
   } else if (Array.isArray(value) && isPlain(value, Array.prototype)) {
-    for (let i = 0; i < value.length; i++) checkJson(value[i], depth + 1) // by index: holes count as undefined
-    return
-  } else if (typeof value === 'object') {
-    if (isPlain(value, Object.prototype) || isPlain(value, null)) {
-      for (const [name, member] of Object.entries(value)) {
-        if (!name.isWellFormed()) throw new WaxsealError('SCHEMA', 'expected well-formed names in JSON')
-        if (member !== undefined) checkJson(member, depth + 1) // left out, as JSON.stringify does
-      }
-      return
+    return Array.from(value, (element) => plainJson(element, depth + 1)) // holes count as undefined
+  } else if (typeof value === 'object' && (isPlain(value, Object.prototype) || isPlain(value, null))) {
+    const copy: Record<string, unknown> = Object.create(null)
+    for (const [name, member] of Object.entries(value)) {
+      if (!name.isWellFormed()) throw new WaxsealError('SCHEMA', 'expected well-formed names in JSON')
+      if (member !== undefined) copy[name] = plainJson(member, depth + 1) // left out, as JSON.stringify does
     }
+    return copy
   }
   throw new WaxsealError('SCHEMA', `expected a JSON value, got ${typeName(value)}`)
 }

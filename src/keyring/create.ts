@@ -1,4 +1,4 @@
-import { copyBytes, toBase64url } from '../bytes.ts'
+import { copyBytes, toBase64url, wipe } from '../bytes.ts'
 import { SUITES } from '../envelope/suites.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { loadStored, saveStored } from '../keystore/keystore.ts'
@@ -34,7 +34,9 @@ export async function createKeyring(options: KeyringOptions & { readonly propaga
 
   const integrity = new Secret(engine.randomKey(32))
   const id = toBase64url(integrity.use((key) => keyringId(engine, key)))
-  const integrityWrap = await wrapKey(kms, integrity.use(copyBytes), wrapContext(id, INTEGRITY))
+  const lent = integrity.use(copyBytes)
+  const integrityWrap = await wrapKey(kms, lent, wrapContext(id, INTEGRITY))
+  wipe(lent)
   const first = await newMaster(origin, id)
   const moment = { now: Math.floor(clock()), reason: 'created' }
   const empty = newManifest(name, id, suites, propagationMs)

@@ -18,6 +18,11 @@ export function originOf(options: KeyringOptions): Origin {
   if (typeof kms?.wrap !== 'function' || typeof kms.unwrap !== 'function') throw config('kms', 'a KMS driver', kms)
   if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
   if (options.cache) checkLimits(options.cache)
+  const { id, minEpoch } = options.pin ?? {}
+  if (id !== undefined && (typeof id !== 'string' || id.length !== 22)) throw config('pin.id', '22 characters', id)
+  if (minEpoch !== undefined && !(Number.isSafeInteger(minEpoch) && minEpoch >= 1)) {
+    throw config('pin.minEpoch', 'an integer, 1 or more', minEpoch)
+  }
   for (const key of ['refreshMs', 'maxAgeMs'] as const) {
     const value = options[key]
     if (value !== undefined && !(value > 0)) throw config(key, 'ms, more than 0', value)

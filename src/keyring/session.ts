@@ -1,4 +1,4 @@
-import { WaxsealError } from '../errors.ts'
+import { config, WaxsealError } from '../errors.ts'
 import { recordKeyCache } from './cache.ts'
 import { type Loaded, load, type Origin } from './load.ts'
 import type { Manifest } from './manifest.ts'
@@ -37,7 +37,11 @@ export function openSession(
 ): Session {
   const { name, engine } = origin
   const clock = options.clock ?? Date.now
-  const now = () => Math.floor(clock())
+  const now = (): number => {
+    const time = Math.floor(clock())
+    if (Number.isNaN(time)) throw config('clock', 'ms since the epoch', time)
+    return time
+  }
   let refreshing: Promise<void> | undefined
   let attemptedAt = now()
   const cancelling = new Set<string>()

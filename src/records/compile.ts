@@ -92,10 +92,14 @@ const KINDS: readonly string[] = [
   'object',
   'array',
 ]
+const DECLARATION = ['id', 'fields', 'context', 'shape', 'envelope', 'envelopeColumn', 'table', 'encoding', 'migrate']
+const FIELD_OPTIONS = ['nullable', 'label', 'column', 'pad', 'maxBytes', 'into']
 const ID_KINDS: readonly string[] = ['text', 'bytes', 'int', 'uuid']
 
 export function compile(label: string, declaration: Declaration): Schema {
   labelBytes(label, 'label')
+  refuseUnknown('declaration', declaration, DECLARATION)
+  if (declaration.migrate) refuseUnknown('migrate', declaration.migrate, ['phase', 'until'])
   const { id, fields, context = {}, shape = 'columns', encoding = 'text', envelope = 'envelope' } = declaration
   if (shape !== 'columns' && shape !== 'packed') throw config('shape', "'columns' or 'packed'", shape)
   if (encoding !== 'text' && encoding !== 'bytes') throw config('encoding', "'text' or 'bytes'", encoding)
@@ -165,7 +169,7 @@ export function idColumns(fields: IdFields, argument: string): IdColumn[] {
 /** The canonical ids of a row, for events and errors. Called off the hot path. */
 export function rowId(ids: readonly IdColumn[], row: Readonly<Record<string, unknown>>): string | undefined {
   try {
-    return ids.map(({ name, type }) => canonicalId(type, row[name], name)).join(',')
+    return ids.map(({ name, type }) => canonicalId(type, row[name], name).slice(0, 2_048)).join(',')
   } catch {
     return undefined
   }
@@ -219,6 +223,7 @@ function node(field: AnyField, argument: string, path: readonly PathComponent[] 
 /** One protected value, checked. */
 export function leafOf(field: Field, argument: string, path: readonly PathComponent[] | undefined, kind: Kind): Leaf {
   if (typeof field.options !== 'object') throw config(argument, 'a field: text(), int(), date() …', field)
+  refuseUnknown(argument, field.options, FIELD_OPTIONS)
   const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = field.options
   if (nullable !== true && nullable !== false && nullable !== 'sql')
     throw config(`${argument}.nullable`, "a boolean or 'sql'", nullable)
@@ -252,6 +257,12 @@ export function labelBytes(label: unknown, argument: string): Uint8Array {
   const bytes = typeof label === 'string' ? utf8(label) : undefined
   if (bytes && bytes.length >= 1 && bytes.length <= MAX_LABEL_BYTES) return bytes
   throw config(argument, 'a label of 1 to 255 bytes', label)
+}
+
+/** A misspelt option would silently not be what was meant. */
+function refuseUnknown(argument: string, options: object, known: readonly string[]): void {
+  const unknown = Object.keys(options).find((name) => !known.includes(name))
+  if (unknown !== undefined) throw config(`${argument}.${unknown}`, `one of ${known.join(', ')}`, unknown)
 }
 
 function unique(what: string, names: readonly string[]): void {

@@ -3,6 +3,9 @@ import { fieldAad } from '../envelope/format.ts'
 import { typeName, WaxsealError } from '../errors.ts'
 import type { ArrayNode, Leaf, Node, ObjectNode } from './compile.ts'
 
+/** Elements of a protected array: each is sealed on its own. More belong into json(). */
+const MAX_ELEMENTS = 1_024
+
 /** What is done to one protected value; `aad` names its place. */
 export type LeafTransform = (leaf: Leaf, value: unknown, aad: Uint8Array) => unknown
 
@@ -41,6 +44,9 @@ function mapObject(
 
 function mapArray(node: ArrayNode, value: unknown, path: readonly PathComponent[], transform: LeafTransform): unknown {
   if (!Array.isArray(value)) throw new WaxsealError('SCHEMA', `expected an array, got ${typeName(value)}`)
+  if (value.length > MAX_ELEMENTS) {
+    throw new WaxsealError('LIMIT_EXCEEDED', `expected at most ${MAX_ELEMENTS} elements, got ${value.length}`)
+  }
   return Array.from(value, (element, index) => {
     if (element === undefined) throw new WaxsealError('SCHEMA', 'expected no undefined in an array')
     return mapLeaves(node.item, element, [...path, { index, count: value.length }], transform)

@@ -22,10 +22,13 @@ import { columnLength, quoteColumn, recordSql, type SqlFragment } from './sql.ts
 
 /** What the WHERE of a partial update must ask for besides the row's id. */
 export interface Guard {
-  /** An SQL expression over the row: `expression = value`, or `expression is null` where the value is null. */
+  /** An SQL expression over the row: put `expression = value` into the WHERE, `value` as a parameter. */
   readonly expression: string
-  readonly value: Stored | null
-  /** Throws CONFLICT (retryable: read the row again) unless exactly one row was updated. */
+  readonly value: Stored
+  /**
+   * Takes the number of updated rows (`rowCount` of pg, `affectedRows` of PGlite, `count` of postgres.js) and throws
+   * CONFLICT (retryable: read the row again) unless it is 1.
+   */
   assert(updatedRows: number | null | undefined): void
 }
 
@@ -166,8 +169,11 @@ export function records<const D extends Declaration>(label: string, declaration:
     decrypt: decryptOne,
     patch(keys: Keys, row: Row, changes: Row, context?: Row) {
       const { set, guardValue } = patchRow(schema, sourceOf(keys), row, changes, context)
-      const expression = guardValue === null ? quoteColumn(schema.envelopeColumn) : sql.guard
-      return { set, guard: { expression, value: guardValue, assert: assertOneRow(schema, row) } }
+      // A plaintext row of a migrating table has no envelope; coalesce makes that comparable with `=` too.
+      const empty = schema.encoding === 'text' ? "''" : "''::bytea"
+      const expression = guardValue === null ? `coalesce(${quoteColumn(schema.envelopeColumn)}, ${empty})` : sql.guard
+      const value = guardValue ?? (schema.encoding === 'text' ? '' : new Uint8Array(0))
+      return { set, guard: { expression, value, assert: assertOneRow(schema, row) } }
     },
     rebind(keys: Keys, row: Row, from: RebindAs, to: RebindAs) {
       for (const [name, side] of Object.entries({ from, to })) {
@@ -196,6 +202,9 @@ export function records<const D extends Declaration>(label: string, declaration:
 function assertOneRow(schema: Schema, row: Row) {
   return (updatedRows: number | null | undefined): void => {
     if (updatedRows === 1) return
+    if (typeof updatedRows !== 'number') {
+      throw config('updatedRows', 'the number of updated rows: rowCount, affectedRows or count', updatedRows)
+    }
     throw new WaxsealError('CONFLICT', `expected 1 row to be updated, got ${updatedRows}: read the row again`, {
       table: schema.label,
       rowId: rowId(schema.ids, row),

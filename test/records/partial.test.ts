@@ -98,8 +98,6 @@ describe('a patch', () => {
   it.each<[string, number | null | undefined]>([
     ['no row', 0],
     ['two rows', 2],
-    ['null', null],
-    ['undefined', undefined],
   ])('that updated %s is a retryable CONFLICT', (_, count) => {
     const { guard } = customers.patch(keys, sealed, { email: 'x' })
     expect(refusal(() => guard.assert(count))).toMatchObject({
@@ -109,6 +107,11 @@ describe('a patch', () => {
       rowId: '1',
     })
     guard.assert(1)
+  })
+
+  it.each([null, undefined])('that is told %s in place of a number of rows is CONFIG, not a race to retry', (count) => {
+    const { guard } = customers.patch(keys, sealed, { email: 'x' })
+    expect(refusal(() => guard.assert(count))).toMatchObject({ code: 'CONFIG', argument: 'updatedRows' })
   })
 
   it('needs a wrapped key that opens: under a changed header it fails before it seals', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { int, type KeyEvent, type Keyring, records, text } from 'waxseal'
+import { cell, int, json, type KeyEvent, type Keyring, records, text } from 'waxseal'
 import { testKeyring } from 'waxseal/testing'
 
 /** Calls share bytes between their steps; user code that runs inside a call must not make one see another's. */
@@ -43,4 +43,69 @@ describe.each(SHAPES)('a row in the %s shape', (shape) => {
     expect(seen[0]).toEqual(plain(2))
     expect(notes.decrypt(keys, seen[1] as never)).toEqual(plain(4))
   })
+})
+
+describe('what user code does while a row is packed', () => {
+  const packed = records('packed', { id: { id: int() }, shape: 'packed', fields: { a: text(), j: json<object>() } })
+
+  it('loses nothing when a getter inside a JSON value packs another row', () => {
+    const keys = testKeyring()
+    const j = {
+      get k() {
+        packed.encrypt(keys, { id: 9, a: 'inner', j: {} })
+        return 1
+      },
+    }
+    const row = packed.encrypt(keys, { id: 4, a: 'FIRST', j })
+    expect(packed.decrypt(keys, row)).toEqual({ id: 4, a: 'FIRST', j: { k: 1 } })
+  })
+
+  it('keeps the row’s own header when a getter inside a patched JSON value opens another row', () => {
+    const keys = testKeyring()
+    const [one, two] = [1, 2].map((id) => packed.encrypt(keys, { id, a: `ROW-${id}`, j: {} }))
+    const j = {
+      get x() {
+        return packed.decrypt(keys, two!).a
+      },
+    }
+    const { set } = packed.patch(keys, one!, { j })
+    expect(packed.decrypt(keys, { ...one!, ...set })).toEqual({ id: 1, a: 'ROW-1', j: { x: 'ROW-2' } })
+  })
+})
+
+describe('a cell', () => {
+  it('is the one that was asked for when its context is a getter that opens another', () => {
+    const keys = testKeyring()
+    const secret = cell('c', 'v', { type: text(), bind: { tenant: text() } })
+    const [a, b] = ['SECRET-A', 'SECRET-B'].map((value) => secret.encrypt(keys, value, { tenant: 't' }))
+    const context = {
+      get tenant() {
+        secret.decrypt(keys, b!, { tenant: 't' })
+        return 't'
+      },
+    }
+    expect(secret.decrypt(keys, a!, context)).toBe('SECRET-A')
+  })
+})
+
+it('rewrapping is not disturbed by a listener that opens a row of its own', async () => {
+  let inside: (event: KeyEvent) => void = () => {}
+  const keys: Keyring = testKeyring({ onEvent: (event) => inside(event) })
+  const people = records('people', { id: { id: int() }, fields: { name: text() } })
+  const hook = people.encrypt(keys, { id: 0, name: 'hook' })
+  const row = people.encrypt(keys, { id: 1, name: 'Ann' })
+  const old = keys.status().active!
+  await keys.rotate()
+  await keys.maintain()
+  await keys.retire(old, { references: 0 })
+  let isBusy = false
+  inside = (event) => {
+    if (event.type !== 'key.use' || isBusy) return
+    isBusy = true
+    people.decrypt(keys, hook)
+    isBusy = false
+  }
+  const { envelope } = people.rewrap(keys, row)!
+  inside = () => {}
+  expect(people.decrypt(keys, { ...row, envelope: envelope as string })).toEqual({ id: 1, name: 'Ann' })
 })

@@ -99,7 +99,7 @@ export function nameSuite(client: () => Client): void {
         migrate: { phase: 'prepare', until: new Date(Date.now() + 1e9) },
       })
       const { guard } = record.patch(keys, { id: 1, email: 'a', envelope: null } as never, { email: 'b' })
-      expect(guard).toMatchObject({ expression: '"en""velope"', value: null })
+      expect(guard).toMatchObject({ expression: `coalesce("en""velope", '')`, value: '' })
     })
 
     it('keep the jobs of two records in one table apart', async () => {

@@ -147,7 +147,7 @@ exactly<string | undefined>().is(maybe?.email)
 // ── Patches ──────────────────────────────────────────────────────────────────────────────────────────────────────
 const patch = customers.patch(keys, stored, { email: 'b', phone: null })
 exactly<{ email: string; phone: string }>().is(patch.set)
-exactly<string | Uint8Array | null>().is(patch.guard.value)
+exactly<string | Uint8Array>().is(patch.guard.value)
 // @ts-expect-error not a field
 customers.patch(keys, stored, { mail: 'b' })
 // @ts-expect-error not a protected field
