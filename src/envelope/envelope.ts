@@ -61,7 +61,7 @@ export function openEnvelope(
     key = deriveForHeader(keys, master, header, kind, context)
     keys.recordKeys?.set(header.keyId, header.bytes, context, key)
   }
-  keys.used(master, operation)
+  if (master.remarkable) keys.used(master, operation)
   return { master, key }
 }
 
@@ -69,7 +69,7 @@ export function openEnvelope(
 export function reopenEnvelope(keys: KeySource, header: Header, kind: Kind, context: Uint8Array): OpenEnvelope {
   const master = findMaster(keys, header, 'patch')
   const key = deriveForHeader(keys, master, header, kind, context)
-  keys.used(master, 'patch')
+  if (master.remarkable) keys.used(master, 'patch')
   return { master, key }
 }
 
@@ -86,7 +86,7 @@ export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
   rewrapped.set(active.id, OFFSET.keyId)
   rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
   wipe(unwrapped)
-  keys.used(master, 'rewrap')
+  if (master.remarkable) keys.used(master, 'rewrap')
   return rewrapped
 }
 

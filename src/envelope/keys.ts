@@ -14,6 +14,8 @@ export interface MasterKey {
   readonly idText: string
   /** True when values under it may have been forged with a leaked key. */
   readonly compromised: boolean
+  /** True when a use deserves attention: suspended, compromised, retired, or about to be destroyed. */
+  readonly remarkable: boolean
   wrapFor(suite: Suite): DataKeyWrap
 }
 

@@ -120,6 +120,10 @@ export function newKeyId(engine: Engine, testing: boolean): Uint8Array {
   return testing || !isTestKeyId(id) ? id : newKeyId(engine, testing)
 }
 
+function isRemarkable({ state, retired, destroyAt }: Version): boolean {
+  return state === 'suspended' || state === 'compromised' || retired === true || destroyAt !== undefined
+}
+
 /** What a subkey is for; one key, one use (SP 800-57 part 1, section 5.2). */
 const PURPOSE_WRAP_DATA_KEYS = 1
 
@@ -139,6 +143,7 @@ export function loadedMaster(engine: Engine, keyring: string, version: Version, 
     id,
     idText: version.id,
     compromised: version.state === 'compromised',
+    remarkable: isRemarkable(version),
     version,
     secret,
     wrapFor: (suite) => (wraps[suite.id] ??= prepare(suite)),

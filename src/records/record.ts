@@ -33,7 +33,7 @@ export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: R
       throw new WaxsealError('SCHEMA', `"${schema.envelope}" is set: the row is encrypted already`)
     }
     // Read once: a getter must neither answer twice nor run while shared bytes are in use.
-    const plain = { ...row }
+    const plain: Draft = { ...row }
     refuseOrphans(schema, plain)
     const canonical = contextBytes(schema, plain, context)
     if (modeOf(schema, keys) === 'prepare') return plaintextRow(schema, plain, place)
@@ -41,10 +41,11 @@ export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: R
   })
 }
 
-export function sealRow(schema: Schema, keys: KeySource, row: Row, context: Uint8Array, place: Place): Draft {
+/** Seals a row that the caller made for it: the values are replaced where they stand. */
+export function sealRow(schema: Schema, keys: KeySource, row: Draft, context: Uint8Array, place: Place): Draft {
   const envelope = createEnvelope(keys, schema.kind, context)
   const { header, suite, key, master } = envelope
-  const out = schema.moved.length > 0 ? withoutMoved(schema, row) : { ...row }
+  const out = schema.moved.length > 0 ? withoutMoved(schema, row) : row
   try {
     if (schema.kind === 'columns') {
       sealColumns(schema, row, out, envelope, place)
