@@ -114,6 +114,14 @@ export interface ContextShape {
   encode(values: readonly unknown[]): Uint8Array
 }
 
+/** Bytes are copied before shared ones are in use: a subclass or proxy could run code of its own when it is read. */
+function ownBytes(values: readonly unknown[]): readonly unknown[] {
+  for (const value of values) {
+    if (typeof value === 'object') return values.map((v) => (v instanceof Uint8Array ? copyBytes(v) : v))
+  }
+  return values
+}
+
 /** One declared entry; a `constant` is not asked for at encoding. */
 export interface ContextEntry {
   readonly name: string
@@ -157,10 +165,7 @@ export function contextShape(entries: readonly ContextEntry[]): ContextShape {
 
   return {
     encode(values) {
-      // Copied before shared bytes are in use: a subclass or proxy could run code of its own when it is read.
-      const own = values.some((value) => typeof value === 'object')
-        ? values.map((value) => (value instanceof Uint8Array ? copyBytes(value) : value))
-        : values
+      const own = ownBytes(values)
       let at = 0
       for (const { fixed, type, name, input } of pieces) {
         scratch.set(fixed, at)

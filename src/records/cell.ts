@@ -84,7 +84,9 @@ export function cell<
     if (subject.ids.length > 0 && (typeof context !== 'object' || context === null)) {
       throw config('context', `an object with ${subject.ids.map((id) => id.name).join(', ')}`, context)
     }
-    return shape.encode(subject.ids.map(({ name }) => context![name]))
+    const values: unknown[] = []
+    for (const { name } of subject.ids) values.push(context![name])
+    return shape.encode(values)
   }
 
   function encrypt(keys: KeySource, value: unknown, context: Row | undefined): Stored {
