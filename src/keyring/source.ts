@@ -22,6 +22,8 @@ export interface Live {
   readonly suites: readonly number[]
   loaded: Loaded | undefined
   loadedAt: number
+  /** The clock as the last use of a key read it: near enough for the cache, which is asked right after. */
+  checkedAt: number
   /** Ids that were asked for and were not in the manifest; a refresh moves them to `absent`. */
   readonly wanted: Set<string>
   readonly absent: Set<string>
@@ -43,7 +45,8 @@ export function keySource(live: Live, who: Actor): KeySource {
   function current(): Loaded {
     const { loaded } = live
     if (!loaded) throw new WaxsealError('CONFIG', `keyring "${live.name}" was closed`, { argument: 'keys' })
-    const age = live.now() - live.loadedAt
+    live.checkedAt = live.now()
+    const age = live.checkedAt - live.loadedAt
     if (age >= 0 && age <= live.refreshMs) return loaded
     live.refreshSoon()
     if (age > live.maxAgeMs) {

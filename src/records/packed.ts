@@ -13,11 +13,6 @@ import { openedValue, plaintextOf } from './row.ts'
 /** AAD of a packed blob: the kind alone, since its labels are inside. */
 export const PACKED_AAD: Uint8Array = fieldAad('packed', [])
 
-interface Entry {
-  readonly label: Uint8Array
-  readonly plaintext: Uint8Array
-}
-
 const HEAD = 6
 
 /** Reused, because calls are synchronous. A call that runs inside another, from a getter, packs behind it. */
@@ -74,10 +69,10 @@ export function repackFields<T>(
   return packing(() => {
     const changed = inLabelOrder(schema).filter(({ name }) => changes[name] !== undefined)
     let next = 0
-    for (const { label, plaintext } of entriesOf(packed)) {
+    eachEntry(packed, (label, plaintext) => {
       while (orderAt(changed, next, label) < 0) packField(changed[next]!, changes[changed[next++]!.name], place)
       if (orderAt(changed, next, label) > 0) append(label, plaintext)
-    }
+    })
     for (; next < changed.length; next++) packField(changed[next]!, changes[changed[next]!.name], place)
   }, use)
 }
@@ -100,17 +95,17 @@ function packField({ name, node, path }: Column, value: unknown, place: Place): 
 export function unpackFields(schema: Schema, packed: Uint8Array, out: Record<string, unknown>, place: Place): void {
   const columns = inLabelOrder(schema)
   let next = 0
-  for (const { label, plaintext } of entriesOf(packed)) {
+  eachEntry(packed, (label, plaintext) => {
     while (orderAt(columns, next, label) < 0) next++
-    if (orderAt(columns, next, label) !== 0) continue
+    if (orderAt(columns, next, label) !== 0) return
     const { name, node } = columns[next]!
     place.field = name
     out[name] = openedValue(node as Leaf, plaintext)
     place.field = undefined
-  }
+  })
 }
 
-function* entriesOf(packed: Uint8Array): Generator<Entry> {
+function eachEntry(packed: Uint8Array, visit: (label: Uint8Array, plaintext: Uint8Array) => void): void {
   let previous: Uint8Array | undefined
   for (let at = 0; at < packed.length; ) {
     const labelEnd = at + 2 + (at + 2 <= packed.length ? readU16(packed, at) : 0)
@@ -122,7 +117,7 @@ function* entriesOf(packed: Uint8Array): Generator<Entry> {
     const end = labelEnd + 4 + readU32(packed, labelEnd)
     if (end > packed.length) throw malformed('plaintext: a packed entry is cut off')
     if (previous && compareBytes(previous, label) >= 0) throw malformed('plaintext: packed entries are not in order')
-    yield { label, plaintext: packed.subarray(labelEnd + 4, end) }
+    visit(label, packed.subarray(labelEnd + 4, end))
     previous = label
     at = end
   }
