@@ -1,5 +1,13 @@
 import { concat, copyBytes, wipe } from '../bytes.ts'
-import { createEnvelope, openEnvelope, openValue, release, reopenEnvelope, rewrapHeader } from '../envelope/envelope.ts'
+import {
+  createEnvelope,
+  type NewEnvelope,
+  openEnvelope,
+  openValue,
+  release,
+  reopenEnvelope,
+  rewrapHeader,
+} from '../envelope/envelope.ts'
 import { fieldAad, type Header, KINDS, malformed, type Stored, sealStored, toStored } from '../envelope/format.ts'
 import type { KeySource } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
@@ -125,8 +133,10 @@ export function reencryptRow(schema: Schema, keys: KeySource, row: Row, context:
   })
 }
 
-/** A new data key would orphan a field that this schema does not declare; text tells what is one, and for bytes
- * the old key does, where the label is the property's name. */
+/**
+ * A new data key would orphan a field that this schema does not declare. Text tells what is one; for bytes the old key
+ * does, where the label is the property's name.
+ */
 function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
   for (const [name, value] of Object.entries(row)) {
     if (schema.isProtected.has(name) || name === schema.envelope) continue
@@ -147,15 +157,20 @@ function reencryptPacked(schema: Schema, keys: KeySource, row: Row, from: Row | 
   const stored = row[schema.envelope] as Stored
   const { header, body } = envelopeOf(schema, stored)
   const opened = openEnvelope(keys, header, 'packed', contextBytes(schema, row, from), 'reencrypt')
-  const next = createEnvelope(keys, 'packed', to)
-  let sealed: Stored
+  let packed: Uint8Array
   try {
-    const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
-    sealed = sealStored(next.key, next.suite, packed, PACKED_AAD, KINDS.packed.prefix, encodingOf(stored), next.header)
-    wipe(packed)
+    packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
   } finally {
     release(keys, opened)
-    next.key.destroy()
+  }
+  let next: NewEnvelope | undefined
+  let sealed: Stored
+  try {
+    next = createEnvelope(keys, 'packed', to)
+    sealed = sealStored(next.key, next.suite, packed, PACKED_AAD, KINDS.packed.prefix, encodingOf(stored), next.header)
+  } finally {
+    wipe(packed)
+    next?.key.destroy()
   }
   if (keys.listening) {
     const fields = schema.columns.map((column) => column.label)
