@@ -1,0 +1,113 @@
+import { config, WaxsealError } from '../errors.ts'
+import type { KmsDriver, KmsFailure } from './kms.ts'
+
+/** How patient a keyring is with its KMS. */
+export interface KmsPatience {
+  /** For one request, in ms: 10,000 by default. The driver's signal is aborted then. */
+  readonly timeoutMs?: number
+  /** Requests made before a call fails: 4 by default, 1 for no retry. Only KMS_UNAVAILABLE is tried again. */
+  readonly attempts?: number
+  /** The pause before the n-th retry is random, from 0 to this · 2ⁿ⁻¹ ms and at most 10 s: 200 by default. */
+  readonly backoffMs?: number
+}
+
+const DEFAULTS: Required<KmsPatience> = { timeoutMs: 10_000, attempts: 4, backoffMs: 200 }
+const MOST: Required<KmsPatience> = { timeoutMs: 600_000, attempts: 20, backoffMs: 60_000 }
+const MAX_PAUSE_MS = 10_000
+
+/** The defaults filled in; CONFIG for one out of bounds. */
+export function checkPatience(patience: KmsPatience = {}): Required<KmsPatience> {
+  const checked = { ...DEFAULTS, ...patience }
+  for (const key of ['timeoutMs', 'attempts', 'backoffMs'] as const) {
+    const least = key === 'backoffMs' ? 0 : 1
+    const value = checked[key]
+    if (!Number.isSafeInteger(value) || value < least || value > MOST[key]) {
+      throw config(`patience.${key}`, `an integer from ${least} to ${MOST[key]}`, value)
+    }
+  }
+  return checked
+}
+
+/** Full jitter: spreads callers that failed together. */
+export function pause(retry: number, { backoffMs }: Required<KmsPatience>): Promise<void> {
+  const most = Math.min(MAX_PAUSE_MS, backoffMs * 2 ** (retry - 1))
+  return new Promise((done) => setTimeout(done, Math.random() * most))
+}
+
+/** One request: bounded in time, its error mapped. What arrives after the time-out is wiped. */
+export async function request(
+  driver: KmsDriver,
+  operation: 'wrap' | 'unwrap',
+  input: Uint8Array,
+  context: Readonly<Record<string, string>>,
+  { timeoutMs }: Required<KmsPatience>,
+): Promise<Uint8Array> {
+  const controller = new AbortController()
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let isLate = false
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      isLate = true
+      reject(new WaxsealError('KMS_UNAVAILABLE', `kms.${operation}: no answer from ${driver.keyUri} in ${timeoutMs} ms`))
+      controller.abort()
+    }, timeoutMs)
+  })
+  try {
+    const answer = driver[operation](input, context, controller.signal)
+    answer.then((bytes) => isLate && bytes instanceof Uint8Array && bytes.fill(0), ignore)
+    return await Promise.race([answer, late])
+  } catch (error) {
+    throw mapped(driver, operation, error)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const ignore = (): void => undefined
+
+const CODES = {
+  denied: ['KMS_DENIED', 'refused'],
+  rejected: ['DECRYPTION_FAILED', 'does not open this blob under this context'],
+  unavailable: ['KMS_UNAVAILABLE', 'failed'],
+} as const
+
+function mapped(driver: KmsDriver, operation: 'wrap' | 'unwrap', error: unknown): WaxsealError {
+  if (WaxsealError.is(error)) return error
+  const [code, what] = CODES[failureOf(driver, error)]
+  return new WaxsealError(code, `kms.${operation}: ${driver.keyUri} ${what}`, { cause: withoutBody(error) })
+}
+
+function failureOf(driver: KmsDriver, error: unknown): KmsFailure {
+  let failure: KmsFailure | undefined
+  try {
+    failure = driver.failureOf?.(error)
+  } catch {
+    // A reader of errors that fails has not read this one.
+  }
+  if (failure !== undefined && Object.hasOwn(CODES, failure)) return failure
+  const status = statusOf(error)
+  return status === 401 || status === 403 || status === 404 ? 'denied' : 'unavailable'
+}
+
+/** Where the vendors' clients put the HTTP status. */
+function statusOf(error: unknown): number | undefined {
+  const e = error as Record<string, unknown> & {
+    $metadata?: { httpStatusCode?: unknown }
+    response?: { status?: unknown; statusCode?: unknown }
+  }
+  if (typeof e !== 'object' || e === null) return undefined
+  const found = [e['status'], e['statusCode'], e.$metadata?.httpStatusCode, e.response?.status, e.response?.statusCode]
+  return found.find((value): value is number => typeof value === 'number')
+}
+
+/** Name, code and status of a client's error. Not its message: clients quote bodies there, and a body may hold a key. */
+function withoutBody(error: unknown): Error {
+  const { name, code } = (typeof error === 'object' && error !== null ? error : {}) as { name?: unknown; code?: unknown }
+  const status = statusOf(error)
+  const reduced = new Error(status === undefined ? 'no HTTP status' : `HTTP status ${status}`)
+  if (isWord(name)) reduced.name = name
+  if (isWord(code) || typeof code === 'number') Object.assign(reduced, { code: String(code) })
+  return reduced
+}
+
+const isWord = (value: unknown): value is string => typeof value === 'string' && /^[\w.-]{1,80}$/.test(value)
