@@ -1,3 +1,25 @@
+export type { JobOptions, JobReport, Progress } from './job.ts'
+export {
+  decryptInPlace,
+  encryptInPlace,
+  type RotationReport,
+  reencrypt,
+  rewrap,
+  type TableJob,
+  type VerifyReport,
+  verify,
+} from './jobs.ts'
+export { type JobControl, jobControl, type Pace } from './pace.ts'
 export { retire } from './retire.ts'
-export { type Progress, type RewrapOptions, type RewrapReport, type RowFailure, rewrap } from './rewrap.ts'
-export type { Checkpoint, Cursor, RotationSource, SourceRow, Swap } from './source.ts'
+export type {
+  Books,
+  Change,
+  Cursor,
+  Filter,
+  ReadRow,
+  RotationSource,
+  RowFailure,
+  SourceRow,
+  Span,
+  Step,
+} from './source.ts'

@@ -1,49 +1,101 @@
-import type { Stored } from '../envelope/format.ts'
-import type { Keys } from '../envelope/keys.ts'
+import type { Records } from '../records/records.ts'
 
-/** One stored row of a table that is being rotated: its ids and its envelope, as the client returned them. */
+/** A record whose declaration does not matter here: rows are untyped on this side. */
+// biome-ignore lint/suspicious/noExplicitAny: the declaration is only known to whoever made the source
+export type AnyRecord = Records<any>
+
+/** One stored row of a table that is being rotated, under the names that its record knows. */
 export type SourceRow = Readonly<Record<string, unknown>>
 
 /** The place of a row in the order of the ids, as text that a checkpoint can keep. */
 export type Cursor = readonly string[]
 
-/** A compare-and-swap of one envelope. */
-export interface Swap {
-  readonly row: SourceRow
-  readonly was: Stored
-  readonly envelope: Stored
+/** Rows behind `after`, up to and including `upTo`, in the order of the ids; null: no bound. */
+export interface Span {
+  readonly after: Cursor | null
+  readonly upTo: Cursor | null
 }
 
-/** How far a job has come; written after every batch. */
-export interface Checkpoint {
+/** Rows under some master keys, rows without an envelope, or all that have one. */
+export type Filter = { readonly keys: readonly string[] } | 'plaintext' | 'sealed'
+
+/** What is read of a row besides its ids: the envelope, all ciphertext, or ciphertext and plaintext columns. */
+export type Extent = 'envelope' | 'sealed' | 'all'
+
+export interface ReadRow {
+  readonly row: SourceRow
+  readonly cursor: Cursor
+  /** Each column that was read, as text the database compares with: column → text, null for NULL. */
+  readonly was: Readonly<Record<string, string | null>>
+}
+
+/** Writes `set` (column → value) where every column of `expect` still is as it was read. */
+export interface Change {
+  readonly cursor: Cursor
+  readonly set: Readonly<Record<string, unknown>>
+  readonly expect: Readonly<Record<string, string | null>>
+}
+
+/** A row that could not be dealt with. It was left as it is. */
+export interface RowFailure {
+  readonly rowId: string
+  readonly code: string
+}
+
+/** How far a worker has come in its range; written with the batch, or not at all. */
+export interface Step {
+  readonly job: string
+  readonly range: number
+  readonly owner: string
+  readonly leaseMs: number
+  /** The last row of the batch; null once the range is done. */
   readonly cursor: Cursor | null
-  readonly rewrapped: number
-  readonly failed: number
-  readonly raced: number
+  readonly isDone: boolean
+  readonly seen: number
+  readonly failures: readonly RowFailure[]
+}
+
+/** What became of a step. `upTo` may have moved nearer: an idle worker took the rest. */
+export interface Stepped {
+  readonly written: number
+  readonly upTo: Cursor | null
+}
+
+/** The small part of a database that jobs keep their books in. `?` stands for a parameter. */
+export interface Books {
+  query<T>(sql: string, params?: readonly unknown[]): Promise<readonly T[]>
+  /** The number of rows that were changed. */
+  run(sql: string, params?: readonly unknown[]): Promise<number>
+  /** An expression: ms since the epoch, by the database's clock. */
+  readonly now: string
+  /** Makes the tables where they are missing. */
+  prepare(): Promise<void>
 }
 
 /**
  * A table that can be rotated. Pages follow the order of the ids (keyset, never OFFSET), so that rows which come, go
- * or change meanwhile do not matter; a swap writes only where the envelope still is what was read.
+ * or change meanwhile do not matter; a change is written only where the row still is what was read.
  */
 export interface RotationSource {
   /** The table's name in the database. */
   readonly name: string
-  readonly envelopeColumn: string
-  /** How many rows are under each of the keys. */
-  countByKey(keyIds: readonly string[]): Promise<ReadonlyMap<string, number>>
-  /** At most `limit` rows under one of the keys whose ids come after `after`, in order. */
-  page(keyIds: readonly string[], after: Cursor | null, limit: number): Promise<readonly SourceRow[]>
-  cursorOf(row: SourceRow): Cursor
+  readonly record: AnyRecord
+  readonly books: Books
   /** The canonical ids, for reports. */
   rowId(row: SourceRow): string
-  /** The row's new envelope, or null when it is under the active key already. */
-  rewrap(keys: Keys, row: SourceRow): { envelope: Stored; was: Stored } | null
+  /** Values of the declared context, for calls that open a row. */
+  contextOf(row: SourceRow): SourceRow | undefined
+  /** How many rows are under each of the keys; one indexed query a key. */
+  countByKey(keyIds: readonly string[]): Promise<ReadonlyMap<string, number>>
+  count(filter: Filter, span?: Span): Promise<number>
+  page(filter: Filter, span: Span, limit: number, extent: Extent): Promise<readonly ReadRow[]>
+  /** Up to `parts` − 1 cursors that cut the rows of a span into parts of about the same size. */
+  cut(filter: Filter, span: Span, parts: number): Promise<readonly Cursor[]>
   /**
-   * Writes the swaps whose row still is as it was, and the checkpoint, in one statement: neither without the other.
-   * `at` is the checkpoint before the batch, its cursor the one behind it. Resolves to the checkpoint that was written.
+   * The changes and the step, all in one transaction, if the worker still holds the range; null if it does not, and
+   * then nothing was written.
    */
-  swap(swaps: readonly Swap[], job: string, at: Checkpoint): Promise<Checkpoint>
-  loadCheckpoint(job: string): Promise<Checkpoint | null>
-  dropCheckpoint(job: string): Promise<void>
+  write(changes: readonly Change[], step: Step): Promise<Stepped | null>
+  /** Fails when rows may be hidden from this connection, so that a count of 0 proves nothing. */
+  assertSeesAll(): Promise<void>
 }

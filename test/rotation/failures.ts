@@ -45,7 +45,7 @@ export function failureSuite(client: () => Client): void {
         { rowId: '2', code: breakage.code },
         { rowId: '5', code: breakage.code },
       ])
-      expect(report.rewrapped).toBe(3)
+      expect(report.written).toBe(3)
       expect(report.remaining).toEqual(new Map([[oldId, 2]]))
       const after = await readStored(query, record)
       expect([after[1], after[4]]).toEqual([before[1], before[4]])
@@ -82,7 +82,7 @@ export function failureSuite(client: () => Client): void {
       }
       const seen: Progress[] = []
       const report = await rewrap({ keys, table: racing, batchSize: 2, onProgress: (p) => seen.push(p) })
-      expect(report).toMatchObject({ rewrapped: 16, raced: 1 })
+      expect(report).toMatchObject({ written: 16, raced: 1 })
       const done = seen.map((p) => p.done)
       expect(done).toEqual([...done].sort((a, b) => a - b))
     })
@@ -95,14 +95,14 @@ export function failureSuite(client: () => Client): void {
       const seen: Progress[] = []
       const report = await rewrap({ keys, table, batchSize: 5, onProgress: (p) => seen.push(p) })
       expect(report.failures.map((failure) => failure.rowId)).toEqual(['1', '2', '3'])
-      expect(report.rewrapped).toBe(17)
+      expect(report.written).toBe(17)
       expect(seen[0]).toMatchObject({ done: 10, total: 20 })
       expect(seen.at(-1)).toMatchObject({ done: 20, total: 20 })
       expect(seen.every((p) => p.rowsPerSecond >= 0)).toBe(true)
     })
   })
 
-  describe('keys that must not be rewrapped', () => {
+  describe('keys that must not be written', () => {
     it.each([
       ['compromised', (keys: ReturnType<typeof testKeyring>, id: string) => keys.markCompromised(id, {})],
       [
@@ -126,7 +126,7 @@ export function failureSuite(client: () => Client): void {
       await insert(query, record, keys, c!)
       const before = await readStored(query, record)
       const report = await rewrap({ keys, table: postgresTable(db, record) })
-      expect(report).toMatchObject({ rewrapped: 3, failures: [] })
+      expect(report).toMatchObject({ written: 3, failures: [] })
       expect(report.remaining).toEqual(new Map([[bad, 2]]))
       expect((await readStored(query, record)).slice(0, 2)).toEqual(before.slice(0, 2))
     })

@@ -55,7 +55,7 @@ export function jobSuite(client: () => Client): void {
         signal: stop.signal,
         onProgress: ({ done }) => done >= 12 && stop.abort(),
       })
-      expect(first).toMatchObject({ rewrapped: 12, aborted: true, failures: [] })
+      expect(first).toMatchObject({ written: 12, aborted: true, failures: [] })
       expect(first.remaining).toEqual(new Map([[oldId, 8]]))
       expect(await checkpoints(table.name)).toBe(1)
 
@@ -71,7 +71,7 @@ export function jobSuite(client: () => Client): void {
       const second = await rewrap({ keys, table: watched, batchSize: 6, onProgress: (p) => seen.push(p) })
       expect(cursors[0]).toEqual(['12'])
       expect(seen[0]).toMatchObject({ done: 12, total: ROWS })
-      expect(second).toMatchObject({ rewrapped: ROWS, aborted: false })
+      expect(second).toMatchObject({ written: ROWS, aborted: false })
       expect(second.remaining.size).toBe(0)
       expect(await checkpoints(table.name)).toBe(0)
       expect(await readPlain(client().query, record, keys)).toEqual(all())
@@ -80,7 +80,7 @@ export function jobSuite(client: () => Client): void {
     it('does nothing when it is aborted before it begins', async () => {
       const { keys, oldId, table } = await oldRows(client(), 3)
       const report = await rewrap({ keys, table, signal: AbortSignal.abort() })
-      expect(report).toMatchObject({ rewrapped: 0, aborted: true })
+      expect(report).toMatchObject({ written: 0, aborted: true })
       expect(report.remaining).toEqual(new Map([[oldId, 3]]))
     })
 
@@ -97,7 +97,7 @@ export function jobSuite(client: () => Client): void {
       const report = await rewrap({ keys, table, batchSize: 6 })
       expect(report.remaining.size).toBe(0)
       expect(await readPlain(client().query, record, keys)).toEqual(all())
-      expect(report.rewrapped).toBe(ROWS)
+      expect(report.written).toBe(ROWS)
     })
 
     it('moves rows that came behind the cursor meanwhile', async () => {
@@ -117,7 +117,7 @@ export function jobSuite(client: () => Client): void {
         (call) => call === 2 && insertStored(query, record, late),
       )
       const report = await rewrap({ keys, table, batchSize: 3 })
-      expect(report.rewrapped).toBe(ROWS)
+      expect(report.written).toBe(ROWS)
       expect(report.remaining.size).toBe(0)
       expect(await readPlain(query, record, keys)).toEqual(all())
     })
@@ -145,7 +145,7 @@ export function jobSuite(client: () => Client): void {
       await rewrap({ keys, table, batchSize: 6, onProgress: (p) => seen.push(p) })
       expect(seen.map((p) => p.done)).toEqual([0, 6, 12, 18, 20])
       expect(seen.every((p) => p.total === ROWS && p.rowsPerSecond >= 0)).toBe(true)
-      expect(seen.at(-1)).toMatchObject({ rewrapped: ROWS, failed: 0, raced: 0 })
+      expect(seen.at(-1)).toMatchObject({ written: ROWS, failed: 0, raced: 0 })
     })
   })
 }

@@ -97,7 +97,7 @@ export function matrixSuite(client: () => Client): void {
       expect(await table.countByKey([oldId])).toEqual(new Map([[oldId, ROWS]]))
 
       const first = await rewrap({ keys, table, batchSize: 4 })
-      expect(first).toMatchObject({ rewrapped: ROWS, raced: 0, failures: [], aborted: false })
+      expect(first).toMatchObject({ written: ROWS, raced: 0, failures: [], aborted: false })
       expect(first.remaining.size).toBe(0)
       const after = await readStored(query, record)
       expect(after.map(untouched)).toEqual(before.map(untouched))
@@ -105,7 +105,7 @@ export function matrixSuite(client: () => Client): void {
       expect(await readPlain(query, record, keys)).toEqual(plain)
 
       const second = await rewrap({ keys, table, batchSize: 4 })
-      expect(second).toMatchObject({ rewrapped: 0, raced: 0, failures: [] })
+      expect(second).toMatchObject({ written: 0, raced: 0, failures: [] })
       expect(await readStored(query, record)).toEqual(after)
     })
   })

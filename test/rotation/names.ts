@@ -49,7 +49,7 @@ export function nameSuite(client: () => Client): void {
       expect(await query(`${guarded} returning 1`, [(set as AnyRow).phone, guard.value])).toHaveLength(1)
 
       const report = await rewrap({ keys, table: source, batchSize: 5 })
-      expect(report).toMatchObject({ rewrapped: 12, failures: [] })
+      expect(report).toMatchObject({ written: 12, failures: [] })
       await retire({ keys, keyId, tables: [source] })
       rows[0]!.phone = 'new'
       expect(await readPlain(query, record, keys)).toEqual(rows)
@@ -65,7 +65,7 @@ export function nameSuite(client: () => Client): void {
       await createTable(query, record)
       await insert(query, record, keys, [{ id: 1, email: 'e', city: null }])
       await rotate(keys)
-      expect((await rewrap({ keys, table: postgresTable(db, record) })).rewrapped).toBe(1)
+      expect((await rewrap({ keys, table: postgresTable(db, record) })).written).toBe(1)
       expect(await query(`select 1 from ${quoted(schema)}."Péople"`)).toHaveLength(1)
     })
 
@@ -128,8 +128,8 @@ export function nameSuite(client: () => Client): void {
       const options = { keys, batchSize: 3, signal: stop.signal }
       await rewrap({ ...options, table: postgresTable(db, a!), onProgress: (p) => p.done === 3 && stop.abort() })
       const report = await rewrap({ keys, table: postgresTable(db, b!) })
-      expect(report.rewrapped).toBe(8)
-      expect((await rewrap({ keys, table: postgresTable(db, a!) })).rewrapped).toBe(8)
+      expect(report.written).toBe(8)
+      expect((await rewrap({ keys, table: postgresTable(db, a!) })).written).toBe(8)
     })
   })
 }

@@ -79,7 +79,7 @@ export function pageSuite(client: () => Client): void {
       await insert(query, record, keys, rows)
       await rotate(keys)
       const report = await rewrap({ keys, table: postgresTable(db, record), batchSize: 2 })
-      expect(report.rewrapped).toBe(5)
+      expect(report.written).toBe(5)
       expect(report.remaining.size).toBe(0)
     })
   })

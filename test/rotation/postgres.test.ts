@@ -61,7 +61,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
       const app = pgClient(server.url.replace('postgres@', 'app@'))
       try {
         const report = await rewrap({ keys, table: postgresTable(app.db, record), batchSize: 2 })
-        expect(report).toMatchObject({ rewrapped: 3, failures: [] })
+        expect(report).toMatchObject({ written: 3, failures: [] })
       } finally {
         await app.close()
       }

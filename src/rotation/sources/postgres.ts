@@ -1,29 +1,43 @@
-import { toBase64url } from '../../bytes.ts'
-import { canonicalId } from '../../context.ts'
-import type { Stored } from '../../envelope/format.ts'
-import { config } from '../../errors.ts'
+import { toHex } from '../../bytes.ts'
+import { config, WaxsealError } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
 import { rowId } from '../../records/compile.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdParameter, quoteColumn, quoteName } from '../../records/sql.ts'
-import type { Checkpoint, RotationSource, SourceRow } from '../source.ts'
+import { TABLES } from '../ledger.ts'
+import type { Books, Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step, Stepped } from '../source.ts'
+import { columnsOf } from '../work.ts'
 
 export type { Postgres } from '../../postgres.ts'
 
-/** The statement that makes the checkpoint table, for your migrations; it is also run, if needed, when a job begins. */
-export const CHECKPOINT_TABLE = `create table if not exists waxseal_checkpoint (
-  job text primary key,
-  checkpoint text not null,
-  written_at timestamptz not null default now()
-)`
+/** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
+export const JOB_TABLES: readonly string[] = [
+  `create table if not exists ${TABLES.job} (job text primary key, total bigint not null, passes int not null,
+    seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
+    started_at bigint not null, finished_at bigint)`,
+  `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
+    lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
+    seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
+  `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
+    primary key (job, row_id))`,
+]
+
+const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
+
+export interface TableOptions {
+  /** Columns to read besides, that `context` needs. */
+  readonly select?: readonly string[]
+  /** The values of the record's declared context for a row; needed by all jobs that open rows. */
+  readonly context?: (row: SourceRow) => SourceRow
+}
 
 /**
- * A PostgreSQL table of a declared record, for {@link RotationSource} jobs. The record's id columns must be the
- * primary key or another unique, not-null key: pages follow them. The index of `records.sql.createIndex` makes finding
- * the rows that are left cheap.
+ * A PostgreSQL table of a declared record, for jobs. The record's id columns must be the primary key or another
+ * unique, not-null key: pages follow them. The index of `records.sql.createIndex` makes finding the rows that are left
+ * cheap. A partitioned table is one table.
  *
- * `db` is PGlite, a `pg` pool or client, or a postgres.js instance.
+ * `db` is PGlite, a `pg` pool or client, or a postgres.js instance; several statements of a job may run at once.
  *
  * @example
  * ```ts
@@ -36,143 +50,281 @@ export const CHECKPOINT_TABLE = `create table if not exists waxseal_checkpoint (
  * export const rotate = (keys: Keyring, db: Postgres) => rewrap({ keys, table: postgresTable(db, customers) })
  * ```
  */
-export function postgresTable<D extends Declaration>(db: Postgres, record: Records<D>): RotationSource {
+export function postgresTable<D extends Declaration>(
+  db: Postgres,
+  record: Records<D>,
+  options: TableOptions = {},
+): RotationSource {
   const query = queryOf(db)
   const { schema, sql } = record
   if (!schema) throw config('record', 'what records() returns', record)
   const { ids, encoding } = schema
   const table = quoteName(schema.table)
-  const quoted = ids.map((id) => quoteColumn(id.column))
   const envelope = quoteColumn(schema.envelopeColumn)
-  const keyParameter = (id: string) => keyIdParameter(id, encoding)
-  let prepared: Promise<unknown> | undefined
+  const own = ids.map((id) => `t.${quoteColumn(id.column)}`)
+  const extra = options.select ?? []
+  const books = postgresBooks(db)
+  let types: Promise<ReadonlyMap<string, string>> | undefined
 
-  const keyList = (keyIds: readonly string[], first: number) => keyIds.map((_, i) => `$${first + i}`).join(', ')
-  /** What a page selects: ids as text, so that no client rounds a bigint, and the envelope. */
-  const selected = [
-    ...ids.map(({ type }, i) => `t.${quoted[i]}${type === 'bytes' ? '' : '::text'} as "id${i}"`),
-    `t.${envelope} as "envelope"`,
-  ].join(', ')
-  /** An id as the text that PostgreSQL reads as the column's own type: as it came, since a text column may hold any case. */
-  const idText = (row: SourceRow) =>
-    ids.map(({ name, type }) => (type === 'bytes' ? canonicalId(type, row[name], name) : String(row[name])))
+  /** Text compares as it is; anything else by the text that PostgreSQL makes of it. */
+  const isText = (all: ReadonlyMap<string, string>, column: string): boolean => typeOf(all, column) === 'text'
 
-  /** Made only where it is missing, so that a role that may not create tables can use one made by a migration. */
-  async function prepare(): Promise<void> {
-    prepared ??= makeCheckpointTable()
-    try {
-      await prepared
-    } catch (error) {
-      prepared = undefined
+  /** The SQL type of every column, as format_type names it. */
+  const columnTypes = (): Promise<ReadonlyMap<string, string>> => {
+    types ??= readTypes().catch((error) => {
+      types = undefined
       throw error
-    }
+    })
+    return types
+  }
+  async function readTypes(): Promise<ReadonlyMap<string, string>> {
+    const rows = await query<{ name: string; type: string }>(
+      `select attname as name, format_type(atttypid, atttypmod) as type from pg_attribute
+        where attrelid = $1::text::regclass and attnum > 0 and not attisdropped`,
+      [table],
+    )
+    return new Map(rows.map(({ name, type }) => [name, type]))
+  }
+  const typeOf = (all: ReadonlyMap<string, string>, column: string): string => {
+    const type = all.get(column)
+    if (type !== undefined) return type
+    throw config('record', `a column "${column}" in the table ${schema.table}`, undefined)
   }
 
-  async function makeCheckpointTable(): Promise<void> {
-    const exists = async () => {
-      const [row] = await query<{ there: boolean }>(`select to_regclass('waxseal_checkpoint') is not null as there`)
-      return row?.there
-    }
-    if (await exists()) return
-    try {
-      await query(CHECKPOINT_TABLE)
-    } catch (error) {
-      if (!(await exists())) throw error // `if not exists` is not safe against a concurrent creation
-    }
+  /** A condition and its parameters, numbered from `first`. */
+  function where(filter: Filter, span: Span, first: number): { text: string; values: unknown[] } {
+    const values: unknown[] = []
+    const place = (value: unknown): string => `$${first - 1 + values.push(value)}`
+    const parts: string[] = []
+    if (filter === 'plaintext') parts.push(`t.${envelope} is null`)
+    else if (filter === 'sealed') parts.push(`t.${envelope} is not null`)
+    else
+      parts.push(
+        `${sql.keyId} in (${filter.keys.map((id) => place(keyIdParameter(id, encoding))).join(', ') || 'null'})`,
+      )
+    // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
+    const bound = (cursor: readonly string[]): string =>
+      cursor
+        .map((text, i) => (ids[i]!.type === 'bytes' ? `decode(${place(text)}::text, 'hex')` : place(text)))
+        .join(', ')
+    if (span.after) parts.push(`(${own.join(', ')}) > (${bound(span.after)})`)
+    if (span.upTo) parts.push(`(${own.join(', ')}) <= (${bound(span.upTo)})`)
+    return { text: parts.join(' and '), values }
   }
+
+  const idText = ids.map(({ type }, i) =>
+    type === 'bytes' ? `encode(${own[i]}, 'hex') as "id${i}"` : `${own[i]}::text as "id${i}"`,
+  )
+  const cursorIn = (row: Readonly<Record<string, unknown>>): string[] => ids.map((_, i) => String(row[`id${i}`]))
 
   return {
     name: schema.table,
-    envelopeColumn: schema.envelopeColumn,
+    record,
+    books,
+    rowId: (row) => rowId(ids, row) ?? 'unknown',
+    contextOf: (row) => options.context?.(row),
 
     async countByKey(keyIds) {
       const counts = new Map<string, number>()
       // One query a key: each is served by the index, and `group by` on an expression would not be.
       for (const id of keyIds) {
-        const where = `${sql.keyId} = $1`
-        const [row] = await query<{ count: string }>(`select count(*)::text as count from ${table} where ${where}`, [
-          keyParameter(id),
-        ])
+        const [row] = await query<{ count: string }>(
+          `select count(*)::text as count from ${table} as t where ${sql.keyId} = $1`,
+          [keyIdParameter(id, encoding)],
+        )
         counts.set(id, Number(row?.count))
       }
       return counts
     },
 
-    async page(keyIds, after, limit) {
-      // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
-      const own = quoted.map((name) => `t.${name}`).join(', ')
-      const bound =
-        after &&
-        `and (${own}) > (${ids.map((id, i) => (id.type === 'bytes' ? `decode($${i + 2}::text, 'hex')` : `$${i + 2}`)).join(', ')})`
-      const keysFrom = 2 + (after?.length ?? 0)
+    async count(filter, span = { after: null, upTo: null }) {
+      const { text, values } = where(filter, span, 1)
+      const [row] = await query<{ count: string }>(
+        `select count(*)::text as count from ${table} as t where ${text}`,
+        values,
+      )
+      return Number(row?.count)
+    },
+
+    async page(filter, span, limit, extent) {
+      const all = await columnTypes()
+      const columns = [...columnsOf(schema, extent)]
+      const selected = [
+        ...idText,
+        ...columns.flatMap(([column], i) => [
+          `t.${quoteColumn(column)} as "c${i}"`,
+          ...(isText(all, column) ? [] : [`t.${quoteColumn(column)}::text as "w${i}"`]),
+        ]),
+        ...extra.map((column, i) => `t.${quoteColumn(column)} as "x${i}"`),
+      ]
+      const { text, values } = where(filter, span, 2)
       const rows = await query<Record<string, unknown>>(
-        `select ${selected} from ${table} as t
-          where ${sql.keyId} in (${keyList(keyIds, keysFrom)}) ${bound ?? ''}
-          order by ${own} limit $1::int`,
-        [limit, ...(after ?? []), ...keyIds.map(keyParameter)],
+        `select ${selected.join(', ')} from ${table} as t where ${text} order by ${own.join(', ')} limit $1::int`,
+        [limit, ...values],
       )
-      return rows.map(toSourceRow)
-    },
-
-    cursorOf: idText,
-    rowId: (row) => rowId(ids, row) ?? 'unknown',
-    rewrap: (keys, row) => record.rewrap(keys, row),
-
-    async swap(swaps, job, at) {
-      const list = swaps.map(({ row, was, envelope: next }) => {
-        const texts = idText(row)
-        return {
-          id: Object.fromEntries(ids.map((id, i) => [id.column, id.type === 'bytes' ? `\\x${texts[i]}` : texts[i]])),
-          was: asJson(was),
-          next: asJson(next),
-        }
+      return rows.map((found): ReadRow => {
+        const row: Record<string, unknown> = {}
+        const was: Record<string, string | null> = {}
+        columns.forEach(([column, property], i) => {
+          row[property] = found[`c${i}`]
+          was[column] = (isText(all, column) ? found[`c${i}`] : found[`w${i}`]) as string | null
+        })
+        extra.forEach((column, i) => {
+          row[column] = found[`x${i}`]
+        })
+        ids.forEach(({ name, type }, i) => {
+          row[name] = type === 'bytes' ? hexBytes(String(found[`id${i}`])) : found[`id${i}`]
+        })
+        return { row, was, cursor: cursorIn(found) }
       })
-      const value = (name: string) => (encoding === 'text' ? name : `decode(${name}, 'base64')`)
-      const match = quoted.map((name) => `t.${name} = s.${name}`).join(' and ')
-      const [row] = await query<{ checkpoint: string }>(
-        `with moved as (
-            update ${table} as t set ${envelope} = ${value(`j.doc ->> 'next'`)}
-            from json_array_elements($1::text::json) as j(doc),
-              lateral json_populate_record(null::${table}, j.doc -> 'id') as s
-            where ${match} and t.${envelope} = ${value(`j.doc ->> 'was'`)}
-            returning 1
-          ), counted as (select count(*)::int as n from moved)
-          insert into waxseal_checkpoint (job, checkpoint)
-          select $2::text, json_build_object('cursor', $3::text::json, 'failed', $4::int,
-            'rewrapped', $5::int + n, 'raced', $6::int + $7::int - n)::text from counted
-          on conflict (job) do update set checkpoint = excluded.checkpoint, written_at = now()
-          returning checkpoint`,
-        [JSON.stringify(list), job, JSON.stringify(at.cursor), at.failed, at.rewrapped, at.raced, swaps.length],
+    },
+
+    async cut(filter, span, parts) {
+      const { text, values } = where(filter, span, 2)
+      const names = ids.map((_, i) => `"id${i}"`).join(', ')
+      const rows = await query<Record<string, unknown>>(
+        `select ${names} from (
+            select ${idText.join(', ')}, row_number() over (order by ${own.join(', ')}) as rn, count(*) over () as n
+            from ${table} as t where ${text}) as q
+          where rn < n and rn % ((n + $1::int - 1) / $1::int) = 0 order by rn`,
+        [parts, ...values],
       )
-      return JSON.parse(row!.checkpoint) as Checkpoint
+      return rows.map(cursorIn)
     },
 
-    async loadCheckpoint(job) {
-      await prepare()
-      const [row] = await query<{ checkpoint: string }>('select checkpoint from waxseal_checkpoint where job = $1', [
-        job,
+    async write(changes, step) {
+      const [first] = changes
+      const [row] = first
+        ? await query<StepRow>(...withChanges(first, await columnTypes(), changes, step))
+        : await query<StepRow>(`with ${HELD}, moved as (select 1 where false), ${STEP}`, stepValues(step, 0))
+      if (!row) return null
+      return {
+        written: Number(row.written),
+        upTo: row.upper_bound === null ? null : JSON.parse(row.upper_bound),
+      } as Stepped
+    },
+
+    async assertSeesAll() {
+      const [row] = await query<{ active: boolean }>('select row_security_active($1::text::regclass) as active', [
+        table,
       ])
-      return row ? (JSON.parse(row.checkpoint) as Checkpoint) : null
-    },
-
-    async dropCheckpoint(job) {
-      await query('delete from waxseal_checkpoint where job = $1', [job])
+      if (row?.active === false) return
+      throw new WaxsealError('CONFIG', 'row-level security may hide rows from this role: use one that bypasses it', {
+        table: schema.table,
+        argument: 'db',
+      })
     },
   }
 
-  /** Back under the names that the record knows. */
-  function toSourceRow(row: Record<string, unknown>): SourceRow {
-    const out: Record<string, unknown> = { [schema.envelope]: row.envelope }
-    ids.forEach(({ name }, i) => {
-      out[name] = row[`id${i}`]
-    })
-    return out
+  function withChanges(
+    first: Change,
+    all: ReadonlyMap<string, string>,
+    changes: readonly Change[],
+    step: Step,
+  ): [string, unknown[]] {
+    const set = Object.keys(first.set)
+    const expected = Object.keys(first.expect)
+    const fields = [
+      ...ids.map((id, i) => `"id${i}" ${typeOf(all, id.column)}`),
+      ...expected.map((_, i) => `"w${i}" text`),
+      ...set.map((column, i) => `"s${i}" ${typeOf(all, column)}`),
+    ]
+    const documents = changes.map((change) => ({
+      ...Object.fromEntries(
+        ids.map(({ type }, i) => [`id${i}`, type === 'bytes' ? `\\x${change.cursor[i]}` : change.cursor[i]]),
+      ),
+      ...Object.fromEntries(expected.map((column, i) => [`w${i}`, change.expect[column]])),
+      ...Object.fromEntries(set.map((column, i) => [`s${i}`, asJson(change.set[column])])),
+    }))
+    const match = [
+      ...ids.map((_, i) => `${own[i]} = j."id${i}"`),
+      ...expected.map((column, i) => {
+        const stored = `t.${quoteColumn(column)}`
+        return `${isText(all, column) ? stored : `${stored}::text`} is not distinct from j."w${i}"`
+      }),
+    ]
+    const assignments = set.map((column, i) => `${quoteColumn(column)} = j."s${i}"`)
+    const text = `with ${HELD}, moved as (
+        update ${table} as t set ${assignments.join(', ')}
+        from json_to_recordset($9::text::json) as j(${fields.join(', ')})
+        where exists (select 1 from held) and ${match.join(' and ')}
+        returning 1
+      ), ${STEP}`
+    return [text, [...stepValues(step, changes.length), JSON.stringify(documents)]]
   }
 }
 
-/** base64 with the standard alphabet, as PostgreSQL's decode() reads it; text is itself. */
-function asJson(stored: Stored): string {
-  if (typeof stored === 'string') return stored
-  const text = toBase64url(stored).replaceAll('-', '+').replaceAll('_', '/')
-  return text + '='.repeat((4 - (text.length % 4)) % 4)
+interface StepRow {
+  readonly written: string
+  readonly upper_bound: string | null
+}
+
+/** Locks the range, so that no two workers write for it; empty when it is somebody else's. */
+const HELD = `held as (select 1 from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0 for update)`
+
+/** Writes down the failures and how far the range is; says what the batch came to. */
+const STEP = `broken as (
+    insert into ${TABLES.failure} (job, row_id, code)
+    select $1, f.row_id, f.code from json_to_recordset($8::text::json) as f(row_id text, code text) where exists (select 1 from held)
+    on conflict (job, row_id) do update set code = excluded.code
+  ), counted as (select count(*) as n from moved)
+  update ${TABLES.range} as r set at_cursor = coalesce($5::text, r.at_cursor), is_done = $6::int,
+    owner = case when $6::int = 1 then null else r.owner end,
+    lease_until = ${NOW} + $4::int, seen = r.seen + ($7::text::json ->> 'seen')::int,
+    written = r.written + counted.n, raced = r.raced + ($7::text::json ->> 'offered')::int - counted.n
+  from held, counted where r.job = $1 and r.n = $2::int
+  returning counted.n::text as written, r.upper_bound`
+
+function stepValues({ job, range, owner, leaseMs, cursor, isDone, seen, failures }: Step, offered: number): unknown[] {
+  const broken = failures.map(({ rowId: row_id, code }) => ({ row_id, code }))
+  const counts = JSON.stringify({ seen, offered })
+  const at = cursor && JSON.stringify(cursor)
+  return [job, range, owner, leaseMs, at, isDone ? 1 : 0, counts, JSON.stringify(broken)]
+}
+
+/** Values as json_to_recordset reads them: bytes in PostgreSQL's hexadecimal form, dates as ISO 8601. */
+function asJson(value: unknown): unknown {
+  if (value instanceof Uint8Array) return `\\x${toHex(value)}`
+  if (typeof value === 'bigint') return String(value)
+  return value ?? null
+}
+
+const hexBytes = (hex: string): Uint8Array =>
+  Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
+
+/** The books of jobs in the same database. */
+export function postgresBooks(db: Postgres): Books {
+  const query = queryOf(db)
+  const numbered = (sql: string): string => {
+    let n = 0
+    return sql.replace(/\?/g, () => `$${++n}`)
+  }
+  let prepared: Promise<void> | undefined
+
+  /** Made only where they are missing, so that a role that may not create tables can use those of a migration. */
+  async function make(): Promise<void> {
+    for (const [i, table] of Object.values(TABLES).entries()) {
+      const exists = async () =>
+        (await query<{ there: boolean }>('select to_regclass($1::text) is not null as there', [table]))[0]?.there
+      if (await exists()) continue
+      try {
+        await query(JOB_TABLES[i]!)
+      } catch (error) {
+        if (!(await exists())) throw error // `if not exists` is not safe against a concurrent creation
+      }
+    }
+  }
+
+  return {
+    now: NOW,
+    query: (sql, params = []) => query(numbered(sql), params),
+    run: async (sql, params = []) => (await query(`${numbered(sql)} returning 1`, params)).length,
+    prepare() {
+      prepared ??= make().catch((error) => {
+        prepared = undefined
+        throw error
+      })
+      return prepared
+    },
+  }
 }

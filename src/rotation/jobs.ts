@@ -1,0 +1,147 @@
+import { config, WaxsealError } from '../errors.ts'
+import type { Keyring } from '../keyring/keyring.ts'
+import { STATES } from '../keyring/states.ts'
+import { type JobOptions, type JobReport, runJob } from './job.ts'
+import type { RotationSource } from './source.ts'
+import { decryptWork, encryptWork, reencryptWork, rewrapWork, verifyWork } from './work.ts'
+
+/** What all jobs take. */
+export interface TableJob extends JobOptions {
+  readonly keys: Keyring
+  readonly table: RotationSource
+}
+
+export interface RotationReport extends JobReport {
+  /** Rows that still are under each version that is not active; empty when nothing is left. */
+  readonly remaining: ReadonlyMap<string, number>
+}
+
+/**
+ * Moves every row of a table whose master key may be rewrapped from under the active one. Ciphertext is not touched.
+ * It may be killed at any instant: a batch of compare-and-swaps and the books are written together; running it again
+ * resumes, running it twice is harmless, running it in many processes at once shares the work, and a concurrent edit
+ * is never overwritten.
+ *
+ * Rows under a compromised, suspended or staged version are left: see `remaining`. A broken row is reported and left.
+ *
+ * Errors: CONFIG, KEY_STATE (no version is active), LIMIT_EXCEEDED (more than `maxFailures` broken rows), and what the
+ * database client throws.
+ *
+ * @example
+ * ```ts
+ * import type { Keyring } from 'waxseal'
+ * import { rewrap } from 'waxseal/rotation'
+ * import type { RotationSource } from 'waxseal/rotation'
+ *
+ * export async function nightly(keys: Keyring, table: RotationSource): Promise<boolean> {
+ *   const report = await rewrap({ keys, table, onProgress: (p) => console.log(`${p.done} of ${p.total}`) })
+ *   return report.remaining.size === 0
+ * }
+ * ```
+ */
+export async function rewrap({ keys, table, ...options }: TableJob): Promise<RotationReport> {
+  const active = await activeOf(keys)
+  const from = versionsThat(keys, 'rewrap', active)
+  return rotated(
+    keys,
+    table,
+    await runJob(table, rewrapWork(keys, table, from), jobName('rewrap', table, active), options),
+  )
+}
+
+/**
+ * Gives every row that is under an old version a new data key under the active one: on suspicion that data keys or a
+ * master key leaked, or to move between suites. Each column that is overwritten is compared, so an edit or a patch
+ * that comes in between wins, and its row is read again. `from` names the versions to leave (default: all that are not
+ * active); with `everything`, rows under the active version too, which then cannot be resumed by looking at the rows: it
+ * is one pass over the table.
+ */
+export async function reencrypt({
+  keys,
+  table,
+  from,
+  ...options
+}: TableJob & { readonly from?: readonly string[] }): Promise<RotationReport> {
+  const active = await activeOf(keys)
+  const allowed = versionsThat(keys, 'reencrypt', active)
+  const wrong = from?.find((id) => !allowed.includes(id))
+  if (wrong !== undefined) throw config('from', 'versions that are deactivated or compromised', wrong)
+  const work = reencryptWork(keys, table, from ?? allowed)
+  const name = jobName('reencrypt', table, `${active}${from ? ` from ${[...from].sort().join(' ')}` : ''}`)
+  return rotated(keys, table, await runJob(table, work, name, options))
+}
+
+/**
+ * Encrypts the rows of a table that is still plaintext, online, in the `encrypt` phase of its record's `migrate`. Rows
+ * that somebody changes meanwhile are read again. It ends when no row without an envelope is left.
+ */
+export async function encryptInPlace({
+  keys,
+  table,
+  ...options
+}: TableJob): Promise<JobReport & { readonly plaintext: number }> {
+  const active = await activeOf(keys)
+  const { migrate } = table.record.schema
+  if (migrate?.phase === 'prepare') {
+    throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", migrate)
+  }
+  const report = await runJob(table, encryptWork(keys, table), jobName('encrypt', table, active), options)
+  return { ...report, plaintext: await table.count('plaintext') }
+}
+
+/** The way back: turns the rows of a table into plaintext, for people who leave. The record must be in its `prepare` phase. */
+export async function decryptInPlace({
+  keys,
+  table,
+  ...options
+}: TableJob): Promise<JobReport & { readonly sealed: number }> {
+  const active = await activeOf(keys)
+  if (table.record.schema.migrate?.phase !== 'prepare') {
+    throw config(
+      'table',
+      "a record in its 'prepare' phase, which reads and writes plaintext",
+      table.record.schema.migrate,
+    )
+  }
+  const report = await runJob(table, decryptWork(keys, table), jobName('decrypt', table, active), options)
+  return { ...report, sealed: await table.count('sealed') }
+}
+
+export interface VerifyReport extends JobReport {
+  /** Rows without an envelope. */
+  readonly plaintext: number
+  readonly byVersion: ReadonlyMap<string, number>
+}
+
+/** Opens every row of a table, commitments included, and changes none. `failures` has what does not open. */
+export async function verify({ keys, table, ...options }: TableJob): Promise<VerifyReport> {
+  const active = await activeOf(keys)
+  const report = await runJob(table, verifyWork(keys, table), jobName('verify', table, active), options)
+  const byVersion = await table.countByKey(keys.status().versions.map((version) => version.id))
+  return { ...report, plaintext: await table.count('plaintext'), byVersion }
+}
+
+function jobName(kind: string, table: RotationSource, target: string): string {
+  return `${kind} ${table.name} ${table.record.schema.envelopeColumn} ${target}`
+}
+
+async function activeOf(keys: Keyring): Promise<string> {
+  await keys.ready()
+  const { active } = keys.status()
+  if (active !== undefined) return active
+  throw new WaxsealError('KEY_STATE', 'no version is active', { state: 'none active' })
+}
+
+/** Versions that a job may move rows away from. */
+function versionsThat(keys: Keyring, operation: 'rewrap' | 'reencrypt', active: string): string[] {
+  const { versions } = keys.status()
+  return versions.filter(({ id, state }) => id !== active && STATES[state][operation] !== 'no').map(({ id }) => id)
+}
+
+async function rotated(keys: Keyring, table: RotationSource, report: JobReport): Promise<RotationReport> {
+  // Asked again: another version may have become active meanwhile.
+  const now = keys.status()
+  const inactive = now.versions.filter((version) => version.id !== now.active && version.state !== 'destroyed')
+  const counts = await table.countByKey(inactive.map((version) => version.id))
+  return { ...report, remaining: new Map([...counts].filter(([, count]) => count > 0)) }
+}

@@ -1,0 +1,121 @@
+import { copyBytes } from '../bytes.ts'
+import type { Keys } from '../envelope/keys.ts'
+import type { Column, Schema } from '../records/compile.ts'
+import type { Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
+
+/** What a job does to one row: the change to write, or null when there is nothing to change. Throws for a broken row. */
+export interface Work {
+  readonly name: 'rewrap' | 'reencrypt' | 'encrypt' | 'decrypt' | 'verify'
+  readonly filter: Filter
+  readonly extent: Extent
+  /** Rows that it leaves behind are under the filter no more; a verification leaves all where they are. */
+  readonly isShrinking: boolean
+  apply(read: ReadRow): Change | null
+}
+
+/** Where each property of a row is stored: column → property. */
+export function columnsOf(schema: Schema, extent: Extent): ReadonlyMap<string, string> {
+  const columns = new Map([[schema.envelopeColumn, schema.envelope]])
+  if (extent === 'envelope') return columns
+  if (schema.kind === 'columns') for (const { column, stored } of schema.columns) columns.set(column, stored)
+  if (extent === 'all') for (const column of schema.columns) columns.set(plainColumn(schema, column), column.name)
+  return columns
+}
+
+/** The column of a field's plaintext: its own, unless the ciphertext is elsewhere. */
+function plainColumn({ kind }: Schema, { name, stored, column }: Column): string {
+  return kind === 'packed' || stored === name ? column : name
+}
+
+/** The change that puts `next` in the place of what was read; every column that it overwrites is compared. */
+function change(
+  { record: { schema } }: RotationSource,
+  extent: Extent,
+  { cursor, was }: ReadRow,
+  next: SourceRow,
+): Change {
+  const set: Record<string, unknown> = {}
+  const expect: Record<string, string | null> = {}
+  for (const [column, property] of columnsOf(schema, extent)) {
+    const value = next[property] ?? null
+    set[column] = value instanceof Uint8Array ? copyBytes(value) : value
+    expect[column] = was[column] ?? null
+  }
+  return { cursor, set, expect }
+}
+
+export function rewrapWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
+  return {
+    name: 'rewrap',
+    filter: { keys: from },
+    extent: 'envelope',
+    isShrinking: true,
+    apply(read) {
+      const moved = source.record.rewrap(keys, read.row)
+      return moved && change(source, 'envelope', read, { [source.record.schema.envelope]: moved.envelope })
+    },
+  }
+}
+
+export function reencryptWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
+  return {
+    name: 'reencrypt',
+    filter: { keys: from },
+    extent: 'sealed',
+    isShrinking: true,
+    apply(read) {
+      const next = source.record.reencrypt(keys, read.row as never, source.contextOf(read.row) as never)
+      return change(source, 'sealed', read, next as SourceRow)
+    },
+  }
+}
+
+/** Plaintext rows become ciphertext. The declaration has to be in its `encrypt` phase, or strict. */
+export function encryptWork(keys: Keys, source: RotationSource): Work {
+  const { envelope, moved } = source.record.schema
+  return {
+    name: 'encrypt',
+    filter: 'plaintext',
+    extent: 'all',
+    isShrinking: true,
+    apply(read) {
+      const plain: Record<string, unknown> = { ...read.row }
+      delete plain[envelope]
+      for (const { name, stored } of moved) if (stored !== name) delete plain[stored]
+      const next = source.record.encrypt(keys, plain as never, source.contextOf(read.row) as never)
+      return change(source, 'all', read, next as SourceRow)
+    },
+  }
+}
+
+/** The way back, for people who leave: ciphertext rows become plaintext. */
+export function decryptWork(keys: Keys, source: RotationSource): Work {
+  const { envelope, columns } = source.record.schema
+  return {
+    name: 'decrypt',
+    filter: 'sealed',
+    extent: 'all',
+    isShrinking: true,
+    apply(read) {
+      const stored: Record<string, unknown> = { ...read.row }
+      for (const { name, stored: property } of columns) if (property !== name) delete stored[name]
+      const plain = source.record.decrypt(keys, stored as never, source.contextOf(read.row) as never) as SourceRow
+      const emptied = Object.fromEntries(columns.filter((c) => c.stored !== c.name).map((c) => [c.stored, null]))
+      return change(source, 'all', read, { ...plain, ...emptied, [envelope]: null })
+    },
+  }
+}
+
+/** Opens every row, commitment included, and changes none. */
+export function verifyWork(keys: Keys, source: RotationSource): Work {
+  return {
+    name: 'verify',
+    filter: 'sealed',
+    extent: 'sealed',
+    isShrinking: false,
+    apply(read) {
+      source.record.decrypt(keys, read.row as never, source.contextOf(read.row) as never)
+      return null
+    },
+  }
+}
