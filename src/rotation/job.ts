@@ -1,7 +1,7 @@
 import { config, type ErrorCode, WaxsealError } from '../errors.ts'
-import { type Ledger, ledgerOf } from './ledger.ts'
+import { type Ledger, ledgerOf, type Range, type State, TABLES } from './ledger.ts'
 import { type JobControl, type Pace, pacer, sleep } from './pace.ts'
-import type { Change, Cursor, ReadRow, RotationSource, RowFailure, Span } from './source.ts'
+import type { Change, ReadRow, RotationSource, RowFailure, Step } from './source.ts'
 import type { Work } from './work.ts'
 
 export interface Progress {
@@ -53,7 +53,8 @@ export interface JobReport {
 
 const MAX_PASSES = 10
 const MAX_REPORTED = 10_000
-const POLL_MS = 200
+const POLL_MS = 100
+const MAX_POLL_MS = 2_000
 const ASK_MS = 1_000
 
 /**
@@ -70,71 +71,107 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
   const pace = pacer(options.pace ?? {}, batchSize, options.control, signal)
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
-  const whole: Span = { after: null, upTo: null }
 
-  const total = await ledger.open(
-    () => source.count(work.filter),
-    async () => (ranges === 1 ? [] : source.cut(work.filter, whole, ranges)),
-  )
+  const total = await ledger.open(() => source.count(work.filter))
   const progress = await reporter(ledger, work, total, onProgress)
-  progress.tell()
 
   /** One range, to its end or until it is lost to another worker. */
-  async function walk(range: number, first: Span): Promise<void> {
-    let span = first
-    while (!signal?.aborted) {
+  async function walk(first: Range, pass: number): Promise<void> {
+    let range: Range | null = first
+    while (range) {
       await pace.turn()
       if (signal?.aborted) return
       const started = performance.now()
+      const { n, span } = range
       const limit = pace.batchSize
       const rows = await source.page(work.filter, span, limit, work.extent)
-      const { changes, failures } = applyAll(rows)
-      const cursor: Cursor | null = rows.at(-1)?.cursor ?? null
-      const isDone = rows.length < limit
-      const step = { job, range, owner, leaseMs, cursor, isDone, seen: rows.length, failures }
-      const stepped = await source.write(changes, step)
-      if (!stepped) return // the lease ran out, and somebody else has the range
-      if (failures.length > 0 && (await ledger.failureCount()) > maxFailures) {
-        throw new WaxsealError('LIMIT_EXCEEDED', `more than ${maxFailures} rows could not be dealt with`, {
-          table: source.name,
-        })
+      const { changes, failures } = await applyAll(rows)
+      const here: Step = {
+        job,
+        range: n,
+        owner,
+        leaseMs,
+        upTo: span.upTo,
+        cursor: null,
+        isDone: false,
+        seen: 0,
+        failures,
       }
-      await progress.batch(rows.length, stepped.written, changes.length - stepped.written, failures.length)
+      if (failures.length > 0 && (await ledger.failureCount(pass)) + failures.length > maxFailures) {
+        await source.write([], here) // in the books first, so that they can be looked into
+        await refuseMoreFailures()
+      }
+      const cursor = rows.at(-1)?.cursor ?? null
+      const isDone = rows.length < limit
+      const stepped = await source.write(changes, { ...here, cursor, isDone, seen: rows.length })
+      if (!stepped) {
+        // The lease ran out and somebody else has the range, or took its far part: then the rest is read again.
+        range = await ledger.held(owner, n)
+        continue
+      }
+      await progress.batch(rows.length, stepped.written, changes.length - stepped.written, failures.length > 0)
       if (isDone) return
-      span = { after: cursor, upTo: stepped.upTo }
+      range = { n, cursor, span: { after: cursor, upTo: span.upTo } }
       await pace.took(rows.length, performance.now() - started)
     }
   }
 
-  function applyAll(rows: readonly ReadRow[]): { changes: Change[]; failures: RowFailure[] } {
+  async function refuseMoreFailures(): Promise<void> {
+    if ((await ledger.failureCount()) <= maxFailures) return
+    const message = `more than ${maxFailures} rows could not be dealt with; ${TABLES.failure} names them`
+    throw new WaxsealError('LIMIT_EXCEEDED', message, { table: source.name })
+  }
+
+  async function applyAll(rows: readonly ReadRow[]): Promise<{ changes: Change[]; failures: RowFailure[] }> {
     const changes: Change[] = []
     const failures: RowFailure[] = []
     for (const read of rows) {
       try {
-        const change = work.apply(read)
+        const change = await applyOne(read)
         if (change) changes.push(change)
       } catch (error) {
-        if (!WaxsealError.is(error) || error.retryable) throw error
+        // A configuration is wrong for every row; what may be tried again is no fault of the row.
+        if (!WaxsealError.is(error) || error.retryable || error.code === 'CONFIG') throw error
         failures.push({ rowId: source.rowId(read.row), code: error.code satisfies ErrorCode })
       }
     }
     return { changes, failures }
   }
 
+  async function applyOne(read: ReadRow): Promise<Change | null> {
+    try {
+      return work.apply(read)
+    } catch (error) {
+      if (!WaxsealError.is(error) || !error.retryable) throw error
+      await work.ready()
+      return work.apply(read)
+    }
+  }
+
+  /** What there is to do when no range is free. */
+  async function idle({ running, pass }: State): Promise<Range | null> {
+    if (running > 0) return takePart(ledger, source, work, { owner, leaseMs, batchSize })
+    const left = work.isShrinking && pass < MAX_PASSES ? await source.count(work.filter) : 0
+    if (left > (await ledger.failureCount(pass))) await ledger.again(pass)
+    else await ledger.finish()
+    return null
+  }
+
   try {
-    while (!signal?.aborted && !(await ledger.isFinished())) {
-      const claim = await ledger.claim(owner, leaseMs)
-      if (claim) {
-        await walk(claim.range, claim.span)
+    for (let pause = POLL_MS; !signal?.aborted; ) {
+      const state = await ledger.state()
+      if (state.isFinished) break
+      if (state.ranges === 0) {
+        await ledger.fill(ranges === 1 ? [] : await source.cut(work.filter, { after: null, upTo: null }, ranges))
         continue
       }
-      if (await ledger.isDone()) {
-        const pass = await ledger.passes()
-        const left = work.isShrinking && pass < MAX_PASSES ? await source.count(work.filter) : 0
-        if (left > (await ledger.failureCount()) && (await ledger.again(pass))) continue
-        await ledger.finish()
-      } else if (!(await takePart(ledger, source, work, batchSize))) {
-        await sleep(POLL_MS, signal)
+      const range = (await ledger.claim(owner, leaseMs)) ?? (await idle(state))
+      if (range) {
+        await walk(range, state.pass)
+        pause = POLL_MS
+      } else if (state.running > 0) {
+        await sleep(pause, signal)
+        pause = Math.min(pause * 2, MAX_POLL_MS)
       }
     }
   } finally {
@@ -147,15 +184,20 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
 }
 
 /** An idle worker takes the far half of the range that has most left, unless that is hardly worth it. */
-async function takePart(ledger: Ledger, source: RotationSource, work: Work, batchSize: number): Promise<boolean> {
-  let most: { left: number; range: Awaited<ReturnType<Ledger['running']>>[number] } | undefined
+async function takePart(
+  ledger: Ledger,
+  source: RotationSource,
+  work: Work,
+  { owner, leaseMs, batchSize }: { readonly owner: string; readonly leaseMs: number; readonly batchSize: number },
+): Promise<Range | null> {
+  let most: { left: number; range: Range } | undefined
   for (const range of await ledger.running()) {
     const left = await source.count(work.filter, range.span)
     if (left > (most?.left ?? batchSize * 4)) most = { left, range }
   }
-  if (!most) return false
+  if (!most) return null
   const [at] = await source.cut(work.filter, most.range.span, 2)
-  return at !== undefined && ledger.split(most.range, at)
+  return at ? ledger.split(most.range, at, owner, leaseMs) : null
 }
 
 /** Tells after every batch; what other workers did is asked of the books once a second. */
@@ -169,9 +211,6 @@ async function reporter(ledger: Ledger, work: Work, total: number, onProgress: J
     known = { ...(await ledger.totals()), failed: await ledger.failureCount() }
   }
   const doneSoFar = (): number => (work.isShrinking ? known.written + known.failed : known.seen)
-  await ask()
-  const atStart = doneSoFar()
-
   const tell = (): void => {
     const done = doneSoFar()
     const ms = performance.now() - started
@@ -179,16 +218,16 @@ async function reporter(ledger: Ledger, work: Work, total: number, onProgress: J
     const { written, failed, raced } = known
     onProgress?.({ done, total, written, failed, raced, rowsPerSecond: ms > 0 ? (mine / ms) * 1000 : 0, remainingMs })
   }
+  await ask()
+  const atStart = doneSoFar()
+  tell()
   return {
-    tell,
-    async batch(seen: number, written: number, raced: number, failed: number): Promise<void> {
+    async batch(seen: number, written: number, raced: number, hasFailures: boolean): Promise<void> {
       mine += seen
-      if (!onProgress) return
-      if (performance.now() - askedAt >= ASK_MS) await ask()
-      else {
-        const { seen: s, written: w, raced: r, failed: f } = known
-        known = { seen: s + seen, written: w + written, raced: r + raced, failed: f + failed }
-      }
+      if (!onProgress || seen === 0) return
+      // Broken rows are asked for: a further pass meets the same ones.
+      if (hasFailures || performance.now() - askedAt >= ASK_MS) await ask()
+      else known = { ...known, seen: known.seen + seen, written: known.written + written, raced: known.raced + raced }
       tell()
     },
   }

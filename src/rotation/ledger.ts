@@ -17,37 +17,45 @@ export interface Totals {
   readonly raced: number
 }
 
-export interface Claim {
-  readonly range: number
+/** A range of the table, and how far its worker is. */
+export interface Range {
+  readonly n: number
+  /** The rows that are left of it. */
   readonly span: Span
+  readonly cursor: Cursor | null
+}
+
+export interface State {
+  readonly isFinished: boolean
+  /** 0 until whoever entered the job has cut the table. */
+  readonly ranges: number
+  readonly running: number
+  readonly pass: number
 }
 
 export interface Ledger {
   /** Enters a job, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began. */
-  open(total: () => Promise<number>, cuts: () => Promise<readonly Cursor[]>): Promise<number>
+  open(total: () => Promise<number>): Promise<number>
+  /** Enters the ranges between the cuts, all or none: two workers may cut differently at the same time. */
+  fill(cuts: readonly Cursor[]): Promise<void>
+  state(): Promise<State>
   /** A range that nobody holds. */
-  claim(owner: string, leaseMs: number): Promise<Claim | null>
-  /** Takes the far part of a range that somebody holds: rows behind `at`. False when it moved on meanwhile. */
-  split(range: Running, at: Cursor): Promise<boolean>
-  running(): Promise<readonly Running[]>
-  /** True once the totals stand and the ranges are gone. */
-  isFinished(): Promise<boolean>
-  /** Begins another pass over the whole table once every range is done; false when one is not. */
-  again(pass: number): Promise<boolean>
-  isDone(): Promise<boolean>
+  claim(owner: string, leaseMs: number): Promise<Range | null>
+  /** The range as it is now, if the worker still holds it. */
+  held(owner: string, n: number): Promise<Range | null>
+  running(): Promise<readonly Range[]>
+  /** Takes the far part of a range that somebody holds: rows behind `at`. Null when it moved on meanwhile. */
+  split(range: Range, at: Cursor, owner: string, leaseMs: number): Promise<Range | null>
+  /** Begins the pass behind `pass` over the whole table, unless somebody did, or a range is not done. */
+  again(pass: number): Promise<void>
   /** Lets go of what a worker holds, so that others need not wait for its lease. */
   release(owner: string): Promise<void>
   totals(): Promise<Totals>
   failures(limit: number): Promise<readonly RowFailure[]>
-  failureCount(): Promise<number>
-  passes(): Promise<number>
+  /** Of one pass, or of all: a row that broke in an earlier pass may have been mended. */
+  failureCount(pass?: number): Promise<number>
+  /** Writes the totals down and drops the ranges, unless a range is not done. */
   finish(): Promise<void>
-}
-
-export interface Running {
-  readonly range: number
-  readonly span: Span
-  readonly cursor: Cursor | null
 }
 
 interface RangeRow {
@@ -63,37 +71,24 @@ const RANGES_PER_PASS = 1_000_000
 
 const cursorOf = (text: string | null): Cursor | null => (text === null ? null : (JSON.parse(text) as Cursor))
 const textOf = (cursor: Cursor | null): string | null => (cursor === null ? null : JSON.stringify(cursor))
-const running = ({ n, lower_bound, upper_bound, at_cursor }: RangeRow): Running => {
+const rangeOf = ({ n, lower_bound, upper_bound, at_cursor }: RangeRow): Range => {
   const cursor = cursorOf(at_cursor)
-  return { range: n, cursor, span: { after: cursor ?? cursorOf(lower_bound), upTo: cursorOf(upper_bound) } }
+  return { n: Number(n), cursor, span: { after: cursor ?? cursorOf(lower_bound), upTo: cursorOf(upper_bound) } }
 }
 
+/** Every change is one statement, and any two of them may run at once, or be followed by the end of the process. */
 export function ledgerOf(books: Books, job: string): Ledger {
   const { query, run, now } = books
-  const free = `job = ? and is_done = 0 and (owner is null or lease_until < ${now})`
   const columns = 'n, lower_bound, upper_bound, at_cursor'
-  const done = 'job = ? and finished_at is not null'
-  const finished = `select 1 from ${TABLES.job} where ${done}`
-
-  const insertRange = (n: number, pass: number, after: Cursor | null, upTo: Cursor | null): Promise<boolean> =>
-    once(
-      `insert into ${TABLES.range} (job, n, pass, lower_bound, upper_bound, is_done, seen, written, raced)
-        values (?, ?, ?, ?, ?, 0, 0, 0, 0)`,
-      [job, n, pass, textOf(after), textOf(upTo)],
-    )
-
-  async function insertRanges(pass: number, cuts: readonly Cursor[]): Promise<void> {
-    const bounds = [null, ...cuts, null]
-    for (let i = 0; i + 1 < bounds.length; i++) {
-      await insertRange(pass * RANGES_PER_PASS + i, pass, bounds[i]!, bounds[i + 1]!)
-    }
-  }
+  const free = `job = ? and is_done = 0 and (owner is null or lease_until < ${now})`
+  const finished = `select 1 from ${TABLES.job} where job = ? and finished_at is not null`
+  const undone = `select 1 from ${TABLES.range} u where u.job = ? and u.is_done = 0`
+  const lastPass = `select max(p.pass) from ${TABLES.range} p where p.job = ?`
 
   /** An insert that somebody else may have made already. */
   async function once(sql: string, params: readonly unknown[]): Promise<boolean> {
     try {
-      await run(sql, params)
-      return true
+      return (await run(sql, params)) > 0
     } catch (error) {
       if (isDuplicate(error)) return false
       throw error
@@ -104,39 +99,67 @@ export function ledgerOf(books: Books, job: string): Ledger {
     return (await query<T>(sql, params))[0]
   }
 
-  const count = async (what: string): Promise<number> =>
-    Number((await one<{ n: unknown }>(`select count(*) as n from ${what}`))?.n)
+  async function held(owner: string, n: number): Promise<Range | null> {
+    const row = await one<RangeRow>(
+      `select ${columns} from ${TABLES.range} where job = ? and n = ? and owner = ? and is_done = 0`,
+      [job, n, owner],
+    )
+    return row ? rangeOf(row) : null
+  }
 
   return {
-    async open(total, cuts) {
+    async open(total) {
       await books.prepare()
       const known = () =>
-        one<{ total: unknown; ranges: unknown; finished_at: unknown }>(
-          `select total, finished_at, (select count(*) from ${TABLES.range} r where r.job = j.job) as ranges
-            from ${TABLES.job} j where job = ?`,
+        one<{ total: unknown; finished_at: unknown }>(`select total, finished_at from ${TABLES.job} where job = ?`)
+      const entered = await known()
+      if (entered && entered.finished_at === null) return Number(entered.total)
+      const rows = await total()
+      if (!entered) {
+        await once(
+          `insert into ${TABLES.job} (job, total, passes, seen, written, raced, failed, started_at)
+            values (?, ?, 1, 0, 0, 0, 0, ${now})`,
+          [job, rows],
         )
-      let entered = await known()
-      if (!entered || entered.finished_at !== null) {
-        const rows = await total()
-        if (!entered) {
-          await once(
-            `insert into ${TABLES.job} (job, total, passes, seen, written, raced, failed, started_at)
-              values (?, ?, 1, 0, 0, 0, 0, ${now})`,
-            [job, rows],
-          )
-        } else {
-          await run(`delete from ${TABLES.failure} where job = ? and exists (${finished})`, [job, job])
-          await run(
-            `update ${TABLES.job} set total = ?, passes = 1, seen = 0, written = 0, raced = 0, failed = 0,
-              started_at = ${now}, finished_at = null where job = ? and finished_at is not null`,
-            [rows, job],
-          )
-        }
-        entered = await known()
+      } else {
+        // Whoever finished the last run may have died before it dropped the ranges.
+        await run(`delete from ${TABLES.range} where job = ? and exists (${finished})`, [job, job])
+        await run(`delete from ${TABLES.failure} where job = ? and exists (${finished})`, [job, job])
+        await run(
+          `update ${TABLES.job} set total = ?, passes = 1, seen = 0, written = 0, raced = 0, failed = 0,
+            started_at = ${now}, finished_at = null where job = ? and finished_at is not null`,
+          [rows, job],
+        )
       }
-      // Whoever entered the job may have died before it made the ranges.
-      if (Number(entered?.ranges) === 0) await insertRanges(1, await cuts())
-      return Number(entered?.total)
+      return Number((await known())?.total ?? rows)
+    },
+
+    async fill(cuts) {
+      const bounds = [null, ...cuts.map(textOf), null]
+      const rows = Array.from(
+        { length: bounds.length - 1 },
+        (_, i) => `(?, ${RANGES_PER_PASS + i}, 1, ?, ?, 0, 0, 0, 0)`,
+      )
+      await once(
+        `insert into ${TABLES.range} (job, n, pass, lower_bound, upper_bound, is_done, seen, written, raced)
+          values ${rows.join(', ')}`,
+        rows.flatMap((_, i) => [job, bounds[i], bounds[i + 1]]),
+      )
+    },
+
+    async state() {
+      const row = await one<{ finished_at: unknown; ranges: unknown; running: unknown; pass: unknown }>(
+        `select j.finished_at, count(r.n) as ranges, sum(case when r.is_done = 0 then 1 else 0 end) as running,
+            max(r.pass) as pass
+          from ${TABLES.job} j left join ${TABLES.range} r on r.job = j.job where j.job = ? group by j.job, j.finished_at`,
+      )
+      if (!row) throw new WaxsealError('CONFLICT', `the job was deleted from ${TABLES.job} while it ran`)
+      return {
+        isFinished: row.finished_at !== null,
+        ranges: Number(row.ranges),
+        running: Number(row.running),
+        pass: Number(row.pass ?? 1),
+      }
     },
 
     async claim(owner, leaseMs) {
@@ -147,58 +170,55 @@ export function ledgerOf(books: Books, job: string): Ledger {
           `update ${TABLES.range} set owner = ?, lease_until = ${now} + ? where ${free} and n = ?`,
           [owner, leaseMs, job, found.n],
         )
-        if (taken === 0) continue
-        const held = await one<RangeRow>(`select ${columns} from ${TABLES.range} where job = ? and n = ?`, [
-          job,
-          found.n,
-        ])
-        const { range, span } = running(held!)
-        return { range: Number(range), span }
+        const range = taken > 0 ? await held(owner, found.n) : null
+        if (range) return range
       }
     },
 
+    held,
+
     async running() {
       const rows = await query<RangeRow>(`select ${columns} from ${TABLES.range} where job = ? and is_done = 0`, [job])
-      return rows.map(running)
+      return rows.map(rangeOf)
     },
 
-    async split({ range, span, cursor }, at) {
+    async split({ n, span, cursor }, at, owner, leaseMs) {
       // The new range first: whoever dies in between leaves two that overlap, which harms nothing, and no gap.
       let entered: number | undefined
       while (entered === undefined) {
         const last = await one<{ n: unknown; pass: unknown }>(
           `select n, pass from ${TABLES.range} where job = ? order by n desc limit 1`,
         )
-        if (!last) return false
-        const n = Number(last.n) + 1
-        if (await insertRange(n, Number(last.pass), at, span.upTo)) entered = n
+        if (!last) return null
+        const next = Number(last.n) + 1
+        const isMine = await once(
+          `insert into ${TABLES.range} (job, n, pass, lower_bound, upper_bound, is_done, seen, written, raced, owner, lease_until)
+            values (?, ${next}, ${Number(last.pass)}, ?, ?, 0, 0, 0, 0, ?, ${now} + ?)`,
+          [job, textOf(at), textOf(span.upTo), owner, leaseMs],
+        )
+        if (isMine) entered = next
       }
       const same = cursor === null ? 'at_cursor is null' : 'at_cursor = ?'
       const upper = span.upTo === null ? 'upper_bound is null' : 'upper_bound = ?'
       const known = [cursor, span.upTo].flatMap((value) => (value === null ? [] : [textOf(value)]))
       const cut = await run(
         `update ${TABLES.range} set upper_bound = ? where job = ? and n = ? and is_done = 0 and ${same} and ${upper}`,
-        [textOf(at), job, range, ...known],
+        [textOf(at), job, n, ...known],
       )
-      if (cut === 0) await run(`delete from ${TABLES.range} where job = ? and n = ? and owner is null`, [job, entered])
-      return cut === 1
+      if (cut === 1) return { n: entered, cursor: null, span: { after: at, upTo: span.upTo } }
+      await run(`delete from ${TABLES.range} where job = ? and n = ? and owner = ?`, [job, entered, owner])
+      return null
     },
 
     async again(pass) {
-      const begun = await run(
-        `update ${TABLES.job} set passes = ? where job = ? and passes = ? and finished_at is null
-          and not exists (select 1 from ${TABLES.range} r where r.job = ? and is_done = 0)`,
-        [pass + 1, job, pass, job],
+      // Its number makes it unique: of all workers that see the end of a pass, one begins the next.
+      await once(
+        `insert into ${TABLES.range} (job, n, pass, is_done, seen, written, raced)
+          select j.job, ${(pass + 1) * RANGES_PER_PASS}, ${pass + 1}, 0, 0, 0, 0 from ${TABLES.job} j
+          where j.job = ? and j.finished_at is null and not exists (${undone})`,
+        [job, job],
       )
-      if (begun === 0) return false
-      await run(`delete from ${TABLES.failure} where job = ?`, [job]) // what is still broken is met again
-      await insertRanges(pass + 1, [])
-      return true
     },
-
-    isFinished: async () => (await query(finished, [job])).length > 0,
-
-    isDone: async () => (await count(`${TABLES.range} where job = ? and is_done = 0`)) === 0,
 
     async release(owner) {
       await run(`update ${TABLES.range} set owner = null where job = ? and owner = ?`, [job, owner])
@@ -206,8 +226,10 @@ export function ledgerOf(books: Books, job: string): Ledger {
 
     async totals() {
       const sums = SUMS.map((name) => `coalesce(sum(${name}), 0) as ${name}`).join(', ')
-      const [job_] = await query<Sums>(`select ${SUMS.join(', ')} from ${TABLES.job} where ${done}`, [job])
-      const row = job_ ?? (await one<Sums>(`select ${sums} from ${TABLES.range} where job = ?`))
+      const kept = await one<Sums>(
+        `select ${SUMS.join(', ')} from ${TABLES.job} where job = ? and finished_at is not null`,
+      )
+      const row = kept ?? (await one<Sums>(`select ${sums} from ${TABLES.range} where job = ?`))
       return { seen: Number(row?.seen), written: Number(row?.written), raced: Number(row?.raced) }
     },
 
@@ -219,21 +241,24 @@ export function ledgerOf(books: Books, job: string): Ledger {
       return rows.map(({ row_id, code }) => ({ rowId: row_id, code }))
     },
 
-    failureCount: () => count(`${TABLES.failure} where job = ?`),
-
-    async passes() {
-      return Number((await one<{ passes: unknown }>(`select passes from ${TABLES.job} where job = ?`))?.passes ?? 0)
+    async failureCount(pass) {
+      const of = pass === undefined ? '' : ` and pass = ${Math.trunc(pass)}`
+      return Number((await one<{ n: unknown }>(`select count(*) as n from ${TABLES.failure} where job = ?${of}`))?.n)
     },
 
     async finish() {
-      const sums = SUMS.map(
-        (name) => `${name} = (select coalesce(sum(${name}), 0) from ${TABLES.range} r where r.job = ?)`,
-      )
+      await run(`delete from ${TABLES.failure} where job = ? and pass < (${lastPass}) and not exists (${undone})`, [
+        job,
+        job,
+        job,
+      ])
+      const sums = SUMS.map((name) => `${name} = (select sum(s.${name}) from ${TABLES.range} s where s.job = ?)`)
       await run(
-        `update ${TABLES.job} set ${sums.join(', ')}, failed = (select count(*) from ${TABLES.failure} f where f.job = ?),
-          finished_at = ${now} where job = ? and finished_at is null
-          and not exists (select 1 from ${TABLES.range} u where u.job = ? and is_done = 0)`,
-        [...SUMS.map(() => job), job, job, job],
+        `update ${TABLES.job} set ${sums.join(', ')}, passes = (${lastPass}),
+          failed = (select count(*) from ${TABLES.failure} f where f.job = ?), finished_at = ${now}
+          where job = ? and finished_at is null and not exists (${undone})
+          and exists (select 1 from ${TABLES.range} a where a.job = ?)`,
+        [...SUMS.map(() => job), job, job, job, job, job],
       )
       await run(`delete from ${TABLES.range} where job = ? and exists (${finished})`, [job, job])
     },

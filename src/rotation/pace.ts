@@ -67,39 +67,50 @@ export function pacer(
   if ((pace.lag === undefined) !== (pace.maxLagMs === undefined)) {
     throw config('pace.maxLagMs', 'lag and maxLagMs together', pace.maxLagMs)
   }
-  let size = batchSize
-  let lagAskedAt = Number.NEGATIVE_INFINITY
+  // A second's worth of rows at most, so that a lease does not end while the worker waits for its turn.
+  const most = Math.max(1, Math.min(batchSize, Math.ceil(pace.rowsPerSecond ?? batchSize)))
+  const least = Math.min(MIN_BATCH, most)
+  let size = most
+  let lagWasFineAt = Number.NEGATIVE_INFINITY
+
+  async function whileLagging(lag: () => Promise<number>, maxLagMs: number): Promise<void> {
+    while (performance.now() - lagWasFineAt >= LAG_EVERY_MS && !signal?.aborted) {
+      const ms = await lag()
+      if (typeof ms !== 'number' || Number.isNaN(ms)) throw config('pace.lag', 'a number of ms', ms)
+      if (ms <= maxLagMs) lagWasFineAt = performance.now()
+      else await sleep(LAG_EVERY_MS, signal)
+    }
+  }
 
   return {
     get batchSize() {
       return size
     },
     async turn() {
-      await Promise.race([control?.whenRunning(), aborted(signal)].filter((wait) => wait !== undefined))
-      const { lag, maxLagMs } = pace
-      if (!lag || maxLagMs === undefined) return
-      while (performance.now() - lagAskedAt >= LAG_EVERY_MS && !signal?.aborted) {
-        lagAskedAt = performance.now()
-        if ((await lag()) <= maxLagMs) return
-        await sleep(LAG_EVERY_MS, signal)
-      }
+      while (control?.isPaused && !signal?.aborted) await unlessAborted(control.whenRunning(), signal)
+      if (pace.lag && pace.maxLagMs !== undefined) await whileLagging(pace.lag, pace.maxLagMs)
     },
     async took(rows, ms) {
       if (pace.maxBatchMs !== undefined) {
-        if (ms > pace.maxBatchMs) size = Math.max(MIN_BATCH, Math.ceil(size / 2))
-        else if (ms < pace.maxBatchMs / 2) size = Math.min(batchSize, size + Math.ceil(batchSize / 10))
+        if (ms > pace.maxBatchMs) size = Math.max(least, Math.ceil(size / 2))
+        else if (ms < pace.maxBatchMs / 2) size = Math.min(most, size + Math.ceil(most / 10))
       }
       if (pace.rowsPerSecond !== undefined) await sleep((rows / pace.rowsPerSecond) * 1000 - ms, signal)
     },
   }
 }
 
-const aborted = (signal: AbortSignal | undefined): Promise<void> | undefined =>
-  signal &&
-  new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
+async function unlessAborted(wait: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) return wait
+  if (signal.aborted) return
+  let done = (): void => undefined
+  const aborted = new Promise<void>((resolve) => {
+    done = resolve
+    signal.addEventListener('abort', done, { once: true })
   })
+  await Promise.race([wait, aborted])
+  signal.removeEventListener('abort', done)
+}
 
 /** Waits, or until the signal is aborted. */
 export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {

@@ -48,6 +48,8 @@ export interface Step {
   readonly range: number
   readonly owner: string
   readonly leaseMs: number
+  /** The end of the range when the batch was read. */
+  readonly upTo: Cursor | null
   /** The last row of the batch; null once the range is done. */
   readonly cursor: Cursor | null
   readonly isDone: boolean
@@ -55,10 +57,9 @@ export interface Step {
   readonly failures: readonly RowFailure[]
 }
 
-/** What became of a step. `upTo` may have moved nearer: an idle worker took the rest. */
+/** What became of a step. */
 export interface Stepped {
   readonly written: number
-  readonly upTo: Cursor | null
 }
 
 /** The small part of a database that jobs keep their books in. `?` stands for a parameter. */
@@ -92,8 +93,8 @@ export interface RotationSource {
   /** Up to `parts` − 1 cursors that cut the rows of a span into parts of about the same size. */
   cut(filter: Filter, span: Span, parts: number): Promise<readonly Cursor[]>
   /**
-   * The changes and the step, all in one transaction, if the worker still holds the range; null if it does not, and
-   * then nothing was written.
+   * The changes and the step, all in one transaction, if the worker still holds the range and its end is where it was;
+   * null if not, and then nothing was written: each row is counted by one worker.
    */
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
   /** Fails when rows may be hidden from this connection, so that a count of 0 proves nothing. */

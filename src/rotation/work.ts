@@ -1,5 +1,5 @@
 import { copyBytes } from '../bytes.ts'
-import type { Keys } from '../envelope/keys.ts'
+import type { Keyring } from '../keyring/keyring.ts'
 import type { Column, Schema } from '../records/compile.ts'
 import type { Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
 
@@ -11,6 +11,8 @@ export interface Work {
   /** Rows that it leaves behind are under the filter no more; a verification leaves all where they are. */
   readonly isShrinking: boolean
   apply(read: ReadRow): Change | null
+  /** Loads what `apply` found missing: a version that another instance made meanwhile. */
+  ready(): Promise<void>
 }
 
 /** Where each property of a row is stored: column → property. */
@@ -44,12 +46,13 @@ function change(
   return { cursor, set, expect }
 }
 
-export function rewrapWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
+export function rewrapWork(keys: Keyring, source: RotationSource, from: readonly string[]): Work {
   return {
     name: 'rewrap',
     filter: { keys: from },
     extent: 'envelope',
     isShrinking: true,
+    ready: () => keys.ready(),
     apply(read) {
       const moved = source.record.rewrap(keys, read.row)
       return moved && change(source, 'envelope', read, { [source.record.schema.envelope]: moved.envelope })
@@ -57,12 +60,13 @@ export function rewrapWork(keys: Keys, source: RotationSource, from: readonly st
   }
 }
 
-export function reencryptWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
+export function reencryptWork(keys: Keyring, source: RotationSource, from: readonly string[]): Work {
   return {
     name: 'reencrypt',
     filter: { keys: from },
     extent: 'sealed',
     isShrinking: true,
+    ready: () => keys.ready(),
     apply(read) {
       const next = source.record.reencrypt(keys, read.row as never, source.contextOf(read.row) as never)
       return change(source, 'sealed', read, next as SourceRow)
@@ -71,13 +75,14 @@ export function reencryptWork(keys: Keys, source: RotationSource, from: readonly
 }
 
 /** Plaintext rows become ciphertext. The declaration has to be in its `encrypt` phase, or strict. */
-export function encryptWork(keys: Keys, source: RotationSource): Work {
+export function encryptWork(keys: Keyring, source: RotationSource): Work {
   const { envelope, moved } = source.record.schema
   return {
     name: 'encrypt',
     filter: 'plaintext',
     extent: 'all',
     isShrinking: true,
+    ready: () => keys.ready(),
     apply(read) {
       const plain: Record<string, unknown> = { ...read.row }
       delete plain[envelope]
@@ -89,13 +94,14 @@ export function encryptWork(keys: Keys, source: RotationSource): Work {
 }
 
 /** The way back, for people who leave: ciphertext rows become plaintext. */
-export function decryptWork(keys: Keys, source: RotationSource): Work {
+export function decryptWork(keys: Keyring, source: RotationSource): Work {
   const { envelope, columns } = source.record.schema
   return {
     name: 'decrypt',
     filter: 'sealed',
     extent: 'all',
     isShrinking: true,
+    ready: () => keys.ready(),
     apply(read) {
       const stored: Record<string, unknown> = { ...read.row }
       for (const { name, stored: property } of columns) if (property !== name) delete stored[name]
@@ -107,12 +113,13 @@ export function decryptWork(keys: Keys, source: RotationSource): Work {
 }
 
 /** Opens every row, commitment included, and changes none. */
-export function verifyWork(keys: Keys, source: RotationSource): Work {
+export function verifyWork(keys: Keyring, source: RotationSource): Work {
   return {
     name: 'verify',
     filter: 'sealed',
     extent: 'sealed',
     isShrinking: false,
+    ready: () => keys.ready(),
     apply(read) {
       source.record.decrypt(keys, read.row as never, source.contextOf(read.row) as never)
       return null

@@ -6,7 +6,7 @@ import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdParameter, quoteColumn, quoteName } from '../../records/sql.ts'
 import { TABLES } from '../ledger.ts'
-import type { Books, Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step, Stepped } from '../source.ts'
+import type { Books, Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step } from '../source.ts'
 import { columnsOf } from '../work.ts'
 
 export type { Postgres } from '../../postgres.ts'
@@ -20,7 +20,7 @@ export const JOB_TABLES: readonly string[] = [
     lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
     seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
   `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
-    primary key (job, row_id))`,
+    pass int not null, primary key (job, row_id))`,
 ]
 
 const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
@@ -197,11 +197,7 @@ export function postgresTable<D extends Declaration>(
       const [row] = first
         ? await query<StepRow>(...withChanges(first, await columnTypes(), changes, step))
         : await query<StepRow>(`with ${HELD}, moved as (select 1 where false), ${STEP}`, stepValues(step, 0))
-      if (!row) return null
-      return {
-        written: Number(row.written),
-        upTo: row.upper_bound === null ? null : JSON.parse(row.upper_bound),
-      } as Stepped
+      return row ? { written: Number(row.written) } : null
     },
 
     async assertSeesAll() {
@@ -246,7 +242,7 @@ export function postgresTable<D extends Declaration>(
     const assignments = set.map((column, i) => `${quoteColumn(column)} = j."s${i}"`)
     const text = `with ${HELD}, moved as (
         update ${table} as t set ${assignments.join(', ')}
-        from json_to_recordset($9::text::json) as j(${fields.join(', ')})
+        from json_to_recordset($10::text::json) as j(${fields.join(', ')})
         where exists (select 1 from held) and ${match.join(' and ')}
         returning 1
       ), ${STEP}`
@@ -256,30 +252,44 @@ export function postgresTable<D extends Declaration>(
 
 interface StepRow {
   readonly written: string
-  readonly upper_bound: string | null
 }
 
-/** Locks the range, so that no two workers write for it; empty when it is somebody else's. */
-const HELD = `held as (select 1 from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0 for update)`
+/** Locks the range, so that no two workers write for it; empty when it is, or its far part, somebody else's. */
+const HELD = `held as (
+    select pass from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0
+      and upper_bound is not distinct from $9::text
+    for update
+  )`
 
 /** Writes down the failures and how far the range is; says what the batch came to. */
 const STEP = `broken as (
-    insert into ${TABLES.failure} (job, row_id, code)
-    select $1, f.row_id, f.code from json_to_recordset($8::text::json) as f(row_id text, code text) where exists (select 1 from held)
-    on conflict (job, row_id) do update set code = excluded.code
+    insert into ${TABLES.failure} (job, row_id, code, pass)
+    select $1, f.row_id, f.code, held.pass from json_to_recordset($8::text::json) as f(row_id text, code text), held
+    on conflict (job, row_id) do update set code = excluded.code, pass = excluded.pass
   ), counted as (select count(*) as n from moved)
   update ${TABLES.range} as r set at_cursor = coalesce($5::text, r.at_cursor), is_done = $6::int,
     owner = case when $6::int = 1 then null else r.owner end,
     lease_until = ${NOW} + $4::int, seen = r.seen + ($7::text::json ->> 'seen')::int,
     written = r.written + counted.n, raced = r.raced + ($7::text::json ->> 'offered')::int - counted.n
   from held, counted where r.job = $1 and r.n = $2::int
-  returning counted.n::text as written, r.upper_bound`
+  returning counted.n::text as written`
 
-function stepValues({ job, range, owner, leaseMs, cursor, isDone, seen, failures }: Step, offered: number): unknown[] {
-  const broken = failures.map(({ rowId: row_id, code }) => ({ row_id, code }))
-  const counts = JSON.stringify({ seen, offered })
-  const at = cursor && JSON.stringify(cursor)
-  return [job, range, owner, leaseMs, at, isDone ? 1 : 0, counts, JSON.stringify(broken)]
+function stepValues(step: Step, offered: number): unknown[] {
+  const { job, range, owner, leaseMs, upTo, cursor, isDone, seen, failures } = step
+  const codes = new Map(failures.map(({ rowId: id, code }) => [id, code]))
+  const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
+  const [at, end] = [cursor, upTo].map((place) => place && JSON.stringify(place))
+  return [
+    job,
+    range,
+    owner,
+    leaseMs,
+    at,
+    isDone ? 1 : 0,
+    JSON.stringify({ seen, offered }),
+    JSON.stringify(broken),
+    end,
+  ]
 }
 
 /** Values as json_to_recordset reads them: bytes in PostgreSQL's hexadecimal form, dates as ISO 8601. */
