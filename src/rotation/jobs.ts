@@ -67,7 +67,7 @@ export async function reencrypt({
   const wrong = from?.find((id) => !allowed.includes(id))
   if (wrong !== undefined) throw config('from', 'versions that are deactivated or compromised', wrong)
   const work = reencryptWork(keys, table, from ?? allowed)
-  const name = jobName('reencrypt', table, `${active}${from ? ` from ${[...from].sort().join(' ')}` : ''}`)
+  const name = jobName('reencrypt', table, active, ...(from ?? []).toSorted())
   return rotated(keys, table, await runJob(table, work, name, options))
 }
 
@@ -121,8 +121,9 @@ export async function verify({ keys, table, ...options }: TableJob): Promise<Ver
   return { ...report, plaintext: await table.count('plaintext'), byVersion }
 }
 
-function jobName(kind: string, table: RotationSource, target: string): string {
-  return `${kind} ${table.name} ${table.record.schema.envelopeColumn} ${target}`
+function jobName(kind: string, table: RotationSource, ...target: readonly string[]): string {
+  // As JSON, because names may hold whatever would stand between them.
+  return `${kind} ${JSON.stringify([table.name, table.record.schema.envelopeColumn, ...target])}`
 }
 
 async function activeOf(keys: Keyring): Promise<string> {

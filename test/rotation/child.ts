@@ -15,6 +15,7 @@ export interface Order {
   readonly root: string
   readonly table: string
   readonly batchSize: number
+  readonly leaseMs: number
   readonly instant: Instant
   readonly at: number
 }
@@ -41,10 +42,10 @@ async function main(order: Order): Promise<void> {
       reach('before a page')
       return table.page(...args)
     },
-    async swap(...args: Parameters<RotationSource['swap']>) {
+    async write(...args: Parameters<RotationSource['write']>) {
       await new Promise((done) => setTimeout(done, 30))
       reach('before a batch')
-      const answer = table.swap(...args)
+      const answer = table.write(...args)
       // The statement is on its way when the process dies: the server may or may not carry it out.
       if (order.instant === 'during a batch') setImmediate(() => reach('during a batch'))
       await answer
@@ -53,7 +54,7 @@ async function main(order: Order): Promise<void> {
     },
   }
   const onProgress = ({ done }: { done: number }) => console.log(`done ${done}`)
-  await rewrap({ keys, table: deadly, batchSize: order.batchSize, onProgress })
+  await rewrap({ keys, table: deadly, batchSize: order.batchSize, leaseMs: order.leaseMs, onProgress })
   await client.close()
   console.log('finished')
 }

@@ -68,16 +68,17 @@ export function failureSuite(client: () => Client): void {
       let raced = false
       const racing = {
         ...table,
-        async swap(...args: Parameters<typeof table.swap>) {
-          if (!raced && args[0].length > 0) {
+        async write(...args: Parameters<typeof table.write>) {
+          const [change] = args[0]
+          if (!raced && change) {
             raced = true
-            const moved = record.rewrap(keys, args[0][0]!.row)!
-            await client().query(`update "${table.name}" set envelope = $1 where envelope = $2`, [
-              moved.envelope,
-              moved.was,
+            const { envelope } = record.rewrap(keys, change.expect)!
+            await client().query(`update "${table.name}" set envelope = $1 where id = $2`, [
+              envelope,
+              change.cursor[0],
             ])
           }
-          return table.swap(...args)
+          return table.write(...args)
         },
       }
       const seen: Progress[] = []
@@ -137,8 +138,8 @@ export function failureSuite(client: () => Client): void {
       let rotated: Promise<string> | undefined
       const slow = {
         ...table,
-        async swap(...args: Parameters<typeof table.swap>) {
-          const answer = await table.swap(...args)
+        async write(...args: Parameters<typeof table.write>) {
+          const answer = await table.write(...args)
           rotated ??= rotate(keys)
           await rotated
           return answer

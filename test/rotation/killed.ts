@@ -15,6 +15,8 @@ import { type AnyRecords, createTable, freshName, insert, person, readPlain, rea
 
 const ROWS = 60
 const BATCH = 7
+/** What a killed worker held is free again after it. */
+const LEASE_MS = 1_500
 const CHILD = fileURLToPath(new URL('./child.ts', import.meta.url))
 
 /** Runs the child; kills it when it has printed `killAfter`. Resolves to the signal it died of, and what it printed. */
@@ -60,7 +62,7 @@ export function killSuite(client: () => Client, url: () => string): void {
         Array.from({ length: ROWS }, (_, id) => person(id)),
       )
       await rotate(keys)
-      return { keys, record, order: { url: url(), file, root, table, batchSize: BATCH } }
+      return { keys, record, order: { url: url(), file, root, table, batchSize: BATCH, leaseMs: LEASE_MS } }
     }
 
     async function expectEnded(keys: Keyring, record: AnyRecords): Promise<number> {
@@ -81,10 +83,7 @@ export function killSuite(client: () => Client, url: () => string): void {
       const moved = (await readStored(client().query, record)).filter((row) => !record.needsRotation(keys, row)).length
       expect(moved).toBeGreaterThanOrEqual(2 * BATCH)
       expect(moved).toBeLessThanOrEqual(3 * BATCH)
-      const written = await expectEnded(keys, record)
-      // A batch that was written and not counted yet may be missing here: jobs.ts asks for the exact total.
-      if (instant === 'before a page' || instant === 'before a batch') expect(written).toBe(ROWS)
-      else expect(written).toBeGreaterThanOrEqual(ROWS - BATCH)
+      expect(await expectEnded(keys, record)).toBe(ROWS)
     })
 
     it('again and again, from outside: begins at its checkpoint every time', async () => {

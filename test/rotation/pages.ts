@@ -13,11 +13,11 @@ async function walk(table: RotationSource, keyId: string, limit: number, between
   const ids: string[] = []
   let after: Cursor | null = null
   for (let page = 1; ; page++) {
-    const rows = await table.page([keyId], after, limit)
+    const rows = await table.page({ keys: [keyId] }, { after, upTo: null }, limit, 'envelope')
     if (rows.length === 0) return ids
     expect(rows.length).toBeLessThanOrEqual(limit)
-    ids.push(...rows.map(table.rowId))
-    after = table.cursorOf(rows.at(-1)!)
+    ids.push(...rows.map(({ row }) => table.rowId(row)))
+    after = rows.at(-1)!.cursor
     await between?.(page)
   }
 }
@@ -51,9 +51,14 @@ export function pageSuite(client: () => Client): void {
     it('hold only rows under the keys that were asked for, and none for no row', async () => {
       const { table, oldId, keys } = await oldRows(client(), 2)
       const active = keys.status().active!
-      expect(await table.page([active], null, 10)).toEqual([])
-      expect(await table.page([active, oldId], null, 10)).toHaveLength(2)
-      expect(await table.page([oldId], ['2'], 10)).toEqual([])
+      const page = (keys: string[], after: Cursor | null, upTo: Cursor | null = null) =>
+        table.page({ keys }, { after, upTo }, 10, 'envelope')
+      expect(await page([active], null)).toEqual([])
+      expect(await page([], null)).toEqual([])
+      expect(await page([active, oldId], null)).toHaveLength(2)
+      expect(await page([oldId], ['2'])).toEqual([])
+      expect(await page([oldId], null, ['1'])).toHaveLength(1)
+      expect(await page([oldId], ['1'], ['2'])).toHaveLength(1)
     })
   })
 

@@ -42,22 +42,23 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     () => server.url,
   )
 
-  describe('the checkpoint table', () => {
-    it('is made once when many jobs begin at the same time', async () => {
+  describe('the tables of the books', () => {
+    it('are made once when many jobs begin at the same time', async () => {
       const { db, query } = clients[0]!
       for (let round = 0; round < 5; round++) {
-        await query('drop table if exists waxseal_checkpoint')
-        const jobs = Array.from({ length: 6 }, () => postgresTable(db, people()).loadCheckpoint('a job'))
-        expect(await Promise.all(jobs)).toEqual(jobs.map(() => null))
+        await query('drop table if exists waxseal_job, waxseal_range, waxseal_failure')
+        const jobs = Array.from({ length: 6 }, () => postgresTable(db, people()).books.prepare())
+        await Promise.all(jobs)
+        expect(await query('select 1 from waxseal_job, waxseal_range, waxseal_failure')).toEqual([])
       }
     })
 
-    it('serves a role that may not create tables, when a migration made it', async () => {
+    it('serve a role that may not create tables, when a migration made them', async () => {
       const { db, query } = clients[0]!
-      await postgresTable(db, people()).loadCheckpoint('a job')
+      await postgresTable(db, people()).books.prepare()
       const { keys, record, table } = await oldRows(clients[0]!, 3)
       await query('create role app login')
-      await query(`grant select, insert, update, delete on waxseal_checkpoint, ${table.name} to app`)
+      await query(`grant select, insert, update, delete on waxseal_job, waxseal_range, waxseal_failure, ${table.name} to app`)
       const app = pgClient(server.url.replace('postgres@', 'app@'))
       try {
         const report = await rewrap({ keys, table: postgresTable(app.db, record), batchSize: 2 })
@@ -67,7 +68,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
       }
     })
 
-    it('is tried again after a failure', async () => {
+    it('are tried again after a failure', async () => {
       const { db } = clients[0]!
       let fail = true
       const flaky = {
@@ -77,9 +78,9 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
         },
       }
       const table = postgresTable(flaky, people())
-      await expect(table.loadCheckpoint('a job')).rejects.toThrow('no connection')
+      await expect(table.books.prepare()).rejects.toThrow('no connection')
       fail = false
-      expect(await table.loadCheckpoint('a job')).toBeNull()
+      await table.books.prepare()
     })
   })
 })

@@ -90,10 +90,10 @@ export function writerSuite(client: () => Client): void {
       const table = postgresTable(db, record)
       const amongEdits: RotationSource = {
         ...table,
-        async swap(...args: Parameters<RotationSource['swap']>) {
+        async write(...args: Parameters<RotationSource['write']>) {
           const enough = edits + EDITS_PER_BATCH
           while (edits < enough) await pause(1)
-          const id = args[0].map(({ row }) => Number(row.id)).find((each) => each % OWNERS === WRITERS)
+          const id = args[0].map(({ cursor }) => Number(cursor[0])).find((each) => each % OWNERS === WRITERS)
           if (id !== undefined) {
             const next = { ...model.get(id)!, email: `raced ${id}` }
             const { id: _, ...stored } = record.encrypt(keys, next as never) as AnyRow
@@ -101,7 +101,7 @@ export function writerSuite(client: () => Client): void {
             await query(`update ${table.name} set ${set.join(', ')} where id = $1`, [id, ...Object.values(stored)])
             model.set(id, next)
           }
-          return table.swap(...args)
+          return table.write(...args)
         },
       }
       const report = await rewrap({ keys, table: amongEdits, batchSize: 8 }).finally(() => {
