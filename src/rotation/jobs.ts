@@ -1,6 +1,8 @@
+import { sourceOf } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import { STATES } from '../keyring/states.ts'
+import { modeOf } from '../records/migrate.ts'
 import { type JobOptions, type JobReport, runJob } from './job.ts'
 import type { RotationSource } from './source.ts'
 import { decryptWork, encryptWork, reencryptWork, rewrapWork, verifyWork } from './work.ts'
@@ -52,9 +54,8 @@ export async function rewrap({ keys, table, ...options }: TableJob): Promise<Rot
 /**
  * Gives every row that is under an old version a new data key under the active one: on suspicion that data keys or a
  * master key leaked, or to move between suites. Each column that is overwritten is compared, so an edit or a patch
- * that comes in between wins, and its row is read again. `from` names the versions to leave (default: all that are not
- * active); with `everything`, rows under the active version too, which then cannot be resumed by looking at the rows: it
- * is one pass over the table.
+ * that comes in between wins, and its row is read again. `from` names the versions to leave; all that are not active by
+ * default, compromised ones included. To give rows of the active version new keys, rotate first.
  */
 export async function reencrypt({
   keys,
@@ -81,9 +82,8 @@ export async function encryptInPlace({
   ...options
 }: TableJob): Promise<JobReport & { readonly plaintext: number }> {
   const active = await activeOf(keys)
-  const { migrate } = table.record.schema
-  if (migrate?.phase === 'prepare') {
-    throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", migrate)
+  if (modeOf(table.record.schema, sourceOf(keys)) === 'prepare') {
+    throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
   }
   const report = await runJob(table, encryptWork(keys, table), jobName('encrypt', table, active), options)
   return { ...report, plaintext: await table.count('plaintext') }
@@ -96,12 +96,9 @@ export async function decryptInPlace({
   ...options
 }: TableJob): Promise<JobReport & { readonly sealed: number }> {
   const active = await activeOf(keys)
-  if (table.record.schema.migrate?.phase !== 'prepare') {
-    throw config(
-      'table',
-      "a record in its 'prepare' phase, which reads and writes plaintext",
-      table.record.schema.migrate,
-    )
+  const mode = modeOf(table.record.schema, sourceOf(keys))
+  if (mode !== 'prepare') {
+    throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
   }
   const report = await runJob(table, decryptWork(keys, table), jobName('decrypt', table, active), options)
   return { ...report, sealed: await table.count('sealed') }

@@ -6,7 +6,7 @@ import type { RotationSource } from './source.ts'
  * Retires a version after a query over every table has shown that nothing refers to it. `tables` must be all tables
  * that hold rows under this keyring: a table that is left out is a table that is not asked.
  *
- * Errors: CONFLICT (rows still refer to it; the message counts them), KEY_STATE (the version is active or staged).
+ * Errors: CONFIG (row-level security may hide rows from this connection), CONFLICT (rows still refer to it; the message counts them), KEY_STATE (the version is active or staged).
  */
 export async function retire(options: {
   readonly keys: Keyring
@@ -18,6 +18,7 @@ export async function retire(options: {
   if (!Array.isArray(tables) || tables.length === 0)
     throw config('tables', 'every table that holds rows under the keyring', tables)
   for (const table of tables) {
+    await table.assertSeesAll()
     const count = (await table.countByKey([keyId])).get(keyId) ?? 0
     if (count > 0) {
       throw new WaxsealError('CONFLICT', `${count} rows of ${table.name} still refer to the version`, {

@@ -1,6 +1,8 @@
 import { copyBytes } from '../bytes.ts'
+import { malformed } from '../envelope/format.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import type { Column, Schema } from '../records/compile.ts'
+import { isSealedField } from '../records/row.ts'
 import type { Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
 
 /** What a job does to one row: the change to write, or null when there is nothing to change. Throws for a broken row. */
@@ -76,7 +78,7 @@ export function reencryptWork(keys: Keyring, source: RotationSource, from: reado
 
 /** Plaintext rows become ciphertext. The declaration has to be in its `encrypt` phase, or strict. */
 export function encryptWork(keys: Keyring, source: RotationSource): Work {
-  const { envelope, moved } = source.record.schema
+  const { envelope, moved, columns } = source.record.schema
   return {
     name: 'encrypt',
     filter: 'plaintext',
@@ -85,6 +87,11 @@ export function encryptWork(keys: Keyring, source: RotationSource): Work {
     ready: () => keys.ready(),
     apply(read) {
       const plain: Record<string, unknown> = { ...read.row }
+      // Ciphertext without its header is damage: sealed once more, it would pass for the value.
+      for (const { name, stored } of columns) {
+        const value = plain[stored]
+        if (typeof value === 'string' && isSealedField(value)) throw malformed(`"${name}" holds a ciphertext`)
+      }
       delete plain[envelope]
       for (const { name, stored } of moved) if (stored !== name) delete plain[stored]
       const next = source.record.encrypt(keys, plain as never, source.contextOf(read.row) as never)

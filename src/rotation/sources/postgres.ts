@@ -1,29 +1,17 @@
-import { toHex } from '../../bytes.ts'
 import { config, WaxsealError } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
 import { rowId } from '../../records/compile.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdParameter, quoteColumn, quoteName } from '../../records/sql.ts'
-import { TABLES } from '../ledger.ts'
-import type { Books, Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step } from '../source.ts'
+import { sleep } from '../pace.ts'
+import type { Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step } from '../source.ts'
 import { columnsOf } from '../work.ts'
+import { HELD, postgresBooks, STEP, type StepRow, stepValues } from './postgres-books.ts'
+import { asJson, fromClient, hexBytes } from './postgres-values.ts'
 
 export type { Postgres } from '../../postgres.ts'
-
-/** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
-export const JOB_TABLES: readonly string[] = [
-  `create table if not exists ${TABLES.job} (job text primary key, total bigint not null, passes int not null,
-    seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
-    started_at bigint not null, finished_at bigint)`,
-  `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
-    lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
-    seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
-  `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
-    pass int not null, primary key (job, row_id))`,
-]
-
-const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
+export { JOB_TABLES } from './postgres-books.ts'
 
 export interface TableOptions {
   /** Columns to read besides, that `context` needs. */
@@ -66,8 +54,14 @@ export function postgresTable<D extends Declaration>(
   const books = postgresBooks(db)
   let types: Promise<ReadonlyMap<string, string>> | undefined
 
-  /** Text compares as it is; anything else by the text that PostgreSQL makes of it. */
+  /** Text compares as it is; anything else by a text that PostgreSQL makes of it, of bytes always the same one. */
   const isText = (all: ReadonlyMap<string, string>, column: string): boolean => typeOf(all, column) === 'text'
+  const asText = (all: ReadonlyMap<string, string>, column: string): string => {
+    const stored = `t.${quoteColumn(column)}`
+    const type = typeOf(all, column)
+    if (type === 'text') return stored
+    return type === 'bytea' ? `encode(${stored}, 'hex')` : `${stored}::text`
+  }
 
   /** The SQL type of every column, as format_type names it. */
   const columnTypes = (): Promise<ReadonlyMap<string, string>> => {
@@ -149,11 +143,12 @@ export function postgresTable<D extends Declaration>(
     async page(filter, span, limit, extent) {
       const all = await columnTypes()
       const columns = [...columnsOf(schema, extent)]
+      const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
       const selected = [
         ...idText,
         ...columns.flatMap(([column], i) => [
           `t.${quoteColumn(column)} as "c${i}"`,
-          ...(isText(all, column) ? [] : [`t.${quoteColumn(column)}::text as "w${i}"`]),
+          ...(isText(all, column) ? [] : [`${asText(all, column)} as "w${i}"`]),
         ]),
         ...extra.map((column, i) => `t.${quoteColumn(column)} as "x${i}"`),
       ]
@@ -166,7 +161,8 @@ export function postgresTable<D extends Declaration>(
         const row: Record<string, unknown> = {}
         const was: Record<string, string | null> = {}
         columns.forEach(([column, property], i) => {
-          row[property] = found[`c${i}`]
+          const node = plain.get(property)
+          row[property] = node ? fromClient(node, found[`c${i}`]) : found[`c${i}`]
           was[column] = (isText(all, column) ? found[`c${i}`] : found[`w${i}`]) as string | null
         })
         extra.forEach((column, i) => {
@@ -194,9 +190,10 @@ export function postgresTable<D extends Declaration>(
 
     async write(changes, step) {
       const [first] = changes
-      const [row] = first
-        ? await query<StepRow>(...withChanges(first, await columnTypes(), changes, step))
-        : await query<StepRow>(`with ${HELD}, moved as (select 1 where false), ${STEP}`, stepValues(step, 0))
+      const statement: [string, unknown[]] = first
+        ? withChanges(first, await columnTypes(), changes, step)
+        : [`with ${HELD}, moved as (select 1 where false), ${STEP}`, stepValues(step, 0)]
+      const [row] = await rolledBackOften(() => query<StepRow>(...statement))
       return row ? { written: Number(row.written) } : null
     },
 
@@ -234,10 +231,7 @@ export function postgresTable<D extends Declaration>(
     }))
     const match = [
       ...ids.map((_, i) => `${own[i]} = j."id${i}"`),
-      ...expected.map((column, i) => {
-        const stored = `t.${quoteColumn(column)}`
-        return `${isText(all, column) ? stored : `${stored}::text`} is not distinct from j."w${i}"`
-      }),
+      ...expected.map((column, i) => `${asText(all, column)} is not distinct from j."w${i}"`),
     ]
     const assignments = set.map((column, i) => `${quoteColumn(column)} = j."s${i}"`)
     const text = `with ${HELD}, moved as (
@@ -250,91 +244,20 @@ export function postgresTable<D extends Declaration>(
   }
 }
 
-interface StepRow {
-  readonly written: string
-}
+const ATTEMPTS = 6
 
-/** Locks the range, so that no two workers write for it; empty when it is, or its far part, somebody else's. */
-const HELD = `held as (
-    select pass from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0
-      and upper_bound is not distinct from $9::text
-    for update
-  )`
-
-/** Writes down the failures and how far the range is; says what the batch came to. */
-const STEP = `broken as (
-    insert into ${TABLES.failure} (job, row_id, code, pass)
-    select $1, f.row_id, f.code, held.pass from json_to_recordset($8::text::json) as f(row_id text, code text), held
-    on conflict (job, row_id) do update set code = excluded.code, pass = excluded.pass
-  ), counted as (select count(*) as n from moved)
-  update ${TABLES.range} as r set at_cursor = coalesce($5::text, r.at_cursor), is_done = $6::int,
-    owner = case when $6::int = 1 then null else r.owner end,
-    lease_until = ${NOW} + $4::int, seen = r.seen + ($7::text::json ->> 'seen')::int,
-    written = r.written + counted.n, raced = r.raced + ($7::text::json ->> 'offered')::int - counted.n
-  from held, counted where r.job = $1 and r.n = $2::int
-  returning counted.n::text as written`
-
-function stepValues(step: Step, offered: number): unknown[] {
-  const { job, range, owner, leaseMs, upTo, cursor, isDone, seen, failures } = step
-  const codes = new Map(failures.map(({ rowId: id, code }) => [id, code]))
-  const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
-  const [at, end] = [cursor, upTo].map((place) => place && JSON.stringify(place))
-  return [
-    job,
-    range,
-    owner,
-    leaseMs,
-    at,
-    isDone ? 1 : 0,
-    JSON.stringify({ seen, offered }),
-    JSON.stringify(broken),
-    end,
-  ]
-}
-
-/** Values as json_to_recordset reads them: bytes in PostgreSQL's hexadecimal form, dates as ISO 8601. */
-function asJson(value: unknown): unknown {
-  if (value instanceof Uint8Array) return `\\x${toHex(value)}`
-  if (typeof value === 'bigint') return String(value)
-  return value ?? null
-}
-
-const hexBytes = (hex: string): Uint8Array =>
-  Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
-
-/** The books of jobs in the same database. */
-export function postgresBooks(db: Postgres): Books {
-  const query = queryOf(db)
-  const numbered = (sql: string): string => {
-    let n = 0
-    return sql.replace(/\?/g, () => `$${++n}`)
-  }
-  let prepared: Promise<void> | undefined
-
-  /** Made only where they are missing, so that a role that may not create tables can use those of a migration. */
-  async function make(): Promise<void> {
-    for (const [i, table] of Object.values(TABLES).entries()) {
-      const exists = async () =>
-        (await query<{ there: boolean }>('select to_regclass($1::text) is not null as there', [table]))[0]?.there
-      if (await exists()) continue
-      try {
-        await query(JOB_TABLES[i]!)
-      } catch (error) {
-        if (!(await exists())) throw error // `if not exists` is not safe against a concurrent creation
-      }
+/**
+ * A transaction of the application may lock the same rows in another order, or the isolation level may be a strict one:
+ * then PostgreSQL rolls one of the two back. A batch of compare-and-swaps may simply be sent again.
+ */
+async function rolledBackOften<T>(send: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await send()
+    } catch (error) {
+      const code = (error as { code?: unknown } | null)?.code
+      if (attempt === ATTEMPTS || (code !== '40P01' && code !== '40001')) throw error
+      await sleep(Math.random() * 20 * 2 ** attempt)
     }
-  }
-
-  return {
-    now: NOW,
-    query: (sql, params = []) => query(numbered(sql), params),
-    run: async (sql, params = []) => (await query(`${numbered(sql)} returning 1`, params)).length,
-    prepare() {
-      prepared ??= make().catch((error) => {
-        prepared = undefined
-        throw error
-      })
-      return prepared
-    },
   }
 }

@@ -1,0 +1,97 @@
+import { type Postgres, queryOf } from '../../postgres.ts'
+import { TABLES } from '../ledger.ts'
+import type { Books, Step } from '../source.ts'
+
+/** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
+export const JOB_TABLES: readonly string[] = [
+  `create table if not exists ${TABLES.job} (job text primary key, total bigint not null, passes int not null,
+    seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
+    started_at bigint not null, finished_at bigint)`,
+  `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
+    lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
+    seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
+  `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
+    pass int not null, primary key (job, row_id))`,
+]
+
+const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
+
+/** What a step answers; no row when the worker does not hold the range any more. */
+export interface StepRow {
+  readonly written: string
+}
+
+/** Locks the range, so that no two workers write for it; empty when it is, or its far part, somebody else's. */
+export const HELD = `held as (
+    select pass from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0
+      and upper_bound is not distinct from $9::text
+    for update
+  )`
+
+/** Writes down the failures and how far the range is; says what the batch came to. */
+export const STEP = `broken as (
+    insert into ${TABLES.failure} (job, row_id, code, pass)
+    select $1, f.row_id, f.code, held.pass from json_to_recordset($8::text::json) as f(row_id text, code text), held
+    on conflict (job, row_id) do update set code = excluded.code, pass = excluded.pass
+  ), counted as (select count(*) as n from moved)
+  update ${TABLES.range} as r set at_cursor = coalesce($5::text, r.at_cursor), is_done = $6::int,
+    owner = case when $6::int = 1 then null else r.owner end,
+    lease_until = ${NOW} + $4::int, seen = r.seen + ($7::text::json ->> 'seen')::int,
+    written = r.written + counted.n, raced = r.raced + ($7::text::json ->> 'offered')::int - counted.n
+  from held, counted where r.job = $1 and r.n = $2::int
+  returning counted.n::text as written`
+
+export function stepValues(step: Step, offered: number): unknown[] {
+  const { job, range, owner, leaseMs, upTo, cursor, isDone, seen, failures } = step
+  const codes = new Map(failures.map(({ rowId: id, code }) => [id, code]))
+  const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
+  const [at, end] = [cursor, upTo].map((place) => place && JSON.stringify(place))
+  return [
+    job,
+    range,
+    owner,
+    leaseMs,
+    at,
+    isDone ? 1 : 0,
+    JSON.stringify({ seen, offered }),
+    JSON.stringify(broken),
+    end,
+  ]
+}
+
+/** The books of jobs in the same database. */
+export function postgresBooks(db: Postgres): Books {
+  const query = queryOf(db)
+  const numbered = (sql: string): string => {
+    let n = 0
+    return sql.replace(/\?/g, () => `$${++n}`)
+  }
+  let prepared: Promise<void> | undefined
+
+  /** Made only where they are missing, so that a role that may not create tables can use those of a migration. */
+  async function make(): Promise<void> {
+    for (const [i, table] of Object.values(TABLES).entries()) {
+      const exists = async () =>
+        (await query<{ there: boolean }>('select to_regclass($1::text) is not null as there', [table]))[0]?.there
+      if (await exists()) continue
+      try {
+        await query(JOB_TABLES[i]!)
+      } catch (error) {
+        if (!(await exists())) throw error // `if not exists` is not safe against a concurrent creation
+      }
+    }
+  }
+
+  return {
+    now: NOW,
+    query: (sql, params = []) => query(numbered(sql), params),
+    run: async (sql, params = []) => (await query(`${numbered(sql)} returning 1`, params)).length,
+    prepare() {
+      prepared ??= make().catch((error) => {
+        prepared = undefined
+        throw error
+      })
+      return prepared
+    },
+  }
+}
