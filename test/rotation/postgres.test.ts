@@ -10,7 +10,9 @@ import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
 import { collationSuite, pageSuite } from './pages.ts'
+import { reencryptSuite } from './reencrypt.ts'
 import { people } from './tables.ts'
+import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
 /** One real server for the whole file, and both clients that applications have. */
@@ -35,6 +37,8 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     collationSuite(client)
     nameSuite(client)
     writerSuite(client)
+    reencryptSuite(client)
+    verifySuite(client)
   })
 
   killSuite(

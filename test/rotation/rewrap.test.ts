@@ -5,6 +5,8 @@ import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite } from './pages.ts'
+import { reencryptSuite } from './reencrypt.ts'
+import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
 /** Everything that needs no second connection, on PGlite: PostgreSQL in this process. */
@@ -22,4 +24,6 @@ describe('rewrap on PGlite', () => {
   pageSuite(() => client)
   nameSuite(() => client)
   writerSuite(() => client)
+  reencryptSuite(() => client)
+  verifySuite(() => client)
 })

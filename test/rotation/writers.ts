@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { int, type Keyring, text } from '../../src/index.ts'
 import { quoteName } from '../../src/records/sql.ts'
-import { type RotationSource, rewrap } from '../../src/rotation/index.ts'
+import { type RotationSource, reencrypt, rewrap } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
@@ -66,7 +66,8 @@ async function write(
 
 /** Applications go on writing while a job runs. */
 export function writerSuite(client: () => Client): void {
-  describe.each(['columns', 'packed'] as const)('a job among writers, %s', (shape) => {
+  const cases = [rewrap, reencrypt].flatMap((job) => (['columns', 'packed'] as const).map((shape) => ({ job, shape })))
+  describe.each(cases)('$job.name among writers, $shape', ({ job, shape }) => {
     it('loses no edit and leaves no row under the old key', async () => {
       const { db, query } = client()
       const keys = testKeyring()
@@ -104,7 +105,7 @@ export function writerSuite(client: () => Client): void {
           return table.write(...args)
         },
       }
-      const report = await rewrap({ keys, table: amongEdits, batchSize: 8 }).finally(() => {
+      const report = await job({ keys, table: amongEdits, batchSize: 8 }).finally(() => {
         over = true
       })
       const counts = await Promise.all(writers)
