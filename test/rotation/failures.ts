@@ -73,10 +73,7 @@ export function failureSuite(client: () => Client): void {
           if (!raced && change) {
             raced = true
             const { envelope } = record.rewrap(keys, change.expect)!
-            await client().query(`update "${table.name}" set envelope = $1 where id = $2`, [
-              envelope,
-              change.cursor[0],
-            ])
+            await client().query(`update "${table.name}" set envelope = $1 where id = $2`, [envelope, change.cursor[0]])
           }
           return table.write(...args)
         },

@@ -5,6 +5,7 @@ import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
 import { type Client, pgClient, postgresJsClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
+import { inPlaceSuite } from './inplace.ts'
 import { jobSuite, oldRows } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
@@ -39,6 +40,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     writerSuite(client)
     reencryptSuite(client)
     verifySuite(client)
+    inPlaceSuite(client)
   })
 
   killSuite(
@@ -62,7 +64,9 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
       await postgresTable(db, people()).books.prepare()
       const { keys, record, table } = await oldRows(clients[0]!, 3)
       await query('create role app login')
-      await query(`grant select, insert, update, delete on waxseal_job, waxseal_range, waxseal_failure, ${table.name} to app`)
+      await query(
+        `grant select, insert, update, delete on waxseal_job, waxseal_range, waxseal_failure, ${table.name} to app`,
+      )
       const app = pgClient(server.url.replace('postgres@', 'app@'))
       try {
         const report = await rewrap({ keys, table: postgresTable(app.db, record), batchSize: 2 })

@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import type { Stored } from '../../src/envelope/format.ts'
 import { inspect } from '../../src/envelope/index.ts'
-import { int, openKeyring, text } from '../../src/index.ts'
-import { memoryKeyStore } from '../../src/keystore/memory.ts'
+import { SOURCE, sourceOf } from '../../src/envelope/keys.ts'
+import { suiteById } from '../../src/envelope/suites.ts'
+import { int, type Keyring, text } from '../../src/index.ts'
 import { createKeyring } from '../../src/keyring/create.ts'
+import { memoryKeyStore } from '../../src/keystore/memory.ts'
 import { localKms } from '../../src/kms/local.ts'
 import { reencrypt, rewrap, verify } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
@@ -80,27 +82,30 @@ export function reencryptSuite(client: () => Client): void {
       })
     })
 
-    it.each(['email', 'note', 'envelope'])('compares %s, which it overwrites: an edit in between wins', async (column) => {
-      const { keys, record, table } = await oldRows(client(), 6)
-      const [one, two] = await readStored(client().query, record)
-      // Whatever is written there, broken even: it must be found as it was written.
-      const [edit] = column === 'envelope' ? [two!.envelope] : ['somebody was here']
-      let edited = false
-      const racing = {
-        ...table,
-        async write(...args: Parameters<typeof table.write>) {
-          if (!edited) {
-            edited = true
-            await client().query(`update "${table.name}" set ${column} = $1 where id = 1`, [edit])
-          }
-          return table.write(...args)
-        },
-      }
-      const report = await reencrypt({ keys, table: racing, batchSize: 3 })
-      expect(report).toMatchObject({ written: 5, raced: 1, failed: 1 })
-      expect(report.failures).toEqual([{ rowId: '1', code: expect.any(String) }])
-      expect((await readStored(client().query, record))[0]).toEqual({ ...one, [column]: edit })
-    })
+    it.each(['email', 'note', 'envelope'])(
+      'compares %s, which it overwrites: an edit in between wins',
+      async (column) => {
+        const { keys, record, table } = await oldRows(client(), 6)
+        const [one, two] = await readStored(client().query, record)
+        // Whatever is written there, broken even: it must be found as it was written.
+        const [edit] = column === 'envelope' ? [two!.envelope] : ['somebody was here']
+        let edited = false
+        const racing = {
+          ...table,
+          async write(...args: Parameters<typeof table.write>) {
+            if (!edited) {
+              edited = true
+              await client().query(`update "${table.name}" set ${column} = $1 where id = 1`, [edit])
+            }
+            return table.write(...args)
+          },
+        }
+        const report = await reencrypt({ keys, table: racing, batchSize: 3 })
+        expect(report).toMatchObject({ written: 5, raced: 1, failed: 1 })
+        expect(report.failures).toEqual([{ rowId: '1', code: expect.any(String) }])
+        expect((await readStored(client().query, record))[0]).toEqual({ ...one, [column]: edit })
+      },
+    )
 
     it('resumes where it was stopped, and counts every row once', async () => {
       const { keys, record, table } = await oldRows(client(), 12)
@@ -116,13 +121,16 @@ export function reencryptSuite(client: () => Client): void {
     it.each(['columns', 'packed'] as const)('moves a table from suite 1 to suite 2, %s', async (shape) => {
       const { db, query } = client()
       const [store, kms] = [memoryKeyStore(), localKms('7'.repeat(64))]
-      const name = freshName('ring')
-      await using one = await createKeyring({ name, store, kms, suite: 1, propagationMs: 0 })
+      await using keys = await createKeyring({ name: 'both', store, kms, propagationMs: 0 })
+      const writing = (suite: 1 | 2): Keyring => ({
+        ...keys,
+        [SOURCE]: { ...sourceOf(keys), writeSuite: suiteById(suite)! },
+      })
+      const [one, two] = [writing(1), writing(2)]
       const record = declare(freshName('s'), { id: { id: int() }, fields: { email: text() }, shape, encoding: 'bytes' })
       await createTable(query, record)
       const rows = [1, 2, 3].map((id) => ({ id, email: `e${id}`, city: null }))
       await insert(query, record, one, rows)
-      await using two = await openKeyring({ name, store, kms, suites: [2, 1] })
       await rotate(two)
       const table = postgresTable(db, record)
       expect(await reencrypt({ keys: two, table })).toMatchObject({ written: 3, failures: [] })

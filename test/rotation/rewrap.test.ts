@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe } from 'vitest'
 import { type Client, pgliteClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
+import { inPlaceSuite } from './inplace.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
@@ -26,4 +27,5 @@ describe('rewrap on PGlite', () => {
   writerSuite(() => client)
   reencryptSuite(() => client)
   verifySuite(() => client)
+  inPlaceSuite(() => client)
 })
