@@ -11,6 +11,7 @@ import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
 import { collationSuite, pageSuite } from './pages.ts'
+import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { people } from './tables.ts'
 import { verifySuite } from './verify.ts'
@@ -41,6 +42,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     reencryptSuite(client)
     verifySuite(client)
     inPlaceSuite(client)
+    rangeSuite(client)
   })
 
   killSuite(

@@ -6,6 +6,7 @@ import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite } from './pages.ts'
+import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
@@ -28,4 +29,5 @@ describe('rewrap on PGlite', () => {
   reencryptSuite(() => client)
   verifySuite(() => client)
   inPlaceSuite(() => client)
+  rangeSuite(() => client)
 })

@@ -1,0 +1,220 @@
+import { describe, expect, it } from 'vitest'
+import { type Cursor, encryptInPlace, type RotationSource, rewrap, verify } from '../../src/rotation/index.ts'
+import { type Ledger, ledgerOf } from '../../src/rotation/ledger.ts'
+import { postgresBooks } from '../../src/rotation/sources/postgres-books.ts'
+import type { Client } from './clients.ts'
+import { oldRows } from './jobs.ts'
+import { freshName, person, readPlain } from './tables.ts'
+
+const LEASE_MS = 60_000
+const JOBS = [
+  { name: 'rewrap', job: rewrap },
+  { name: 'verify', job: verify },
+]
+const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
+
+/** How many workers share a table: who holds what, and what becomes of it when one stops or is slow. */
+export function rangeSuite(client: () => Client): void {
+  /** The same table for one worker, whose batches are counted and may be held up. */
+  function worker(table: RotationSource, before: (call: number) => unknown = () => undefined) {
+    const counts = { batches: 0, rows: 0 }
+    const source: RotationSource = {
+      ...table,
+      async write(changes, step) {
+        await before(++counts.batches)
+        const stepped = await table.write(changes, step)
+        counts.rows += stepped?.written ?? 0
+        return stepped
+      },
+    }
+    return { source, counts }
+  }
+
+  describe('workers that share a table', () => {
+    it.each(JOBS)('$name: four of them, nine ranges: every row once, and all report the same', async ({ job }) => {
+      const { keys, record, table } = await oldRows(client(), 90)
+      const workers = Array.from({ length: 4 }, () => worker(table, () => pause(5)))
+      const reports = await Promise.all(
+        workers.map(({ source }) => job({ keys, table: source, batchSize: 4, ranges: 9 })),
+      )
+      for (const report of reports) {
+        expect(report).toMatchObject({ seen: 90, written: job === rewrap ? 90 : 0, raced: 0, failed: 0 })
+      }
+      expect(Math.min(...workers.map(({ counts }) => counts.batches))).toBeGreaterThan(0)
+      if (job === rewrap) expect(workers.reduce((sum, { counts }) => sum + counts.rows, 0)).toBe(90)
+      expect(await readPlain(client().query, record, keys)).toEqual(Array.from({ length: 90 }, (_, i) => person(i + 1)))
+    })
+
+    it.each(JOBS)(
+      '$name: an idle one takes half of what a slow one holds, and no row is read twice',
+      async ({ job }) => {
+        const { keys, table } = await oldRows(client(), 100)
+        const slow = worker(table, () => pause(60))
+        const fast = worker(table)
+        const running = job({ keys, table: slow.source, batchSize: 5 })
+        while (slow.counts.batches === 0) await pause(5)
+        const report = await job({ keys, table: fast.source, batchSize: 5 })
+        expect(report).toMatchObject({ seen: 100, written: job === rewrap ? 100 : 0, raced: 0 })
+        expect(await running).toEqual(report)
+        expect(fast.counts.batches).toBeGreaterThan(slow.counts.batches)
+      },
+    )
+
+    it('one that stops without a word is followed when its lease has run out, and is told so when it wakes', async () => {
+      const { keys, table } = await oldRows(client(), 30)
+      let wake = (): void => undefined
+      const asleep = new Promise<void>((resolve) => {
+        wake = resolve
+      })
+      const stuck = worker(table, (call) => call === 3 && asleep)
+      const first = rewrap({ keys, table: stuck.source, batchSize: 5, leaseMs: 400 })
+      while (stuck.counts.batches < 3) await pause(5)
+      const started = performance.now()
+      const report = await rewrap({ keys, table, batchSize: 5 })
+      expect(performance.now() - started).toBeGreaterThan(200)
+      expect(report).toMatchObject({ written: 30, seen: 30, raced: 0 })
+      wake()
+      expect(await first).toEqual(report) // it wrote nothing and counted nothing after it woke
+      expect(stuck.counts.rows).toBe(10)
+    })
+
+    it('one that is aborted lets go at once: nobody waits for its lease', async () => {
+      const { keys, table } = await oldRows(client(), 30)
+      const stop = new AbortController()
+      const onProgress = ({ done }: { done: number }) => done >= 10 && stop.abort()
+      await rewrap({ keys, table, batchSize: 5, leaseMs: LEASE_MS, signal: stop.signal, onProgress })
+      const started = performance.now()
+      expect(await rewrap({ keys, table, batchSize: 5 })).toMatchObject({ written: 30, seen: 30 })
+      expect(performance.now() - started).toBeLessThan(LEASE_MS / 4)
+    })
+
+    it('a finished job begins anew when it is called again, with totals of its own', async () => {
+      const { keys, table } = await oldRows(client(), 6)
+      expect(await rewrap({ keys, table, ranges: 2 })).toMatchObject({ written: 6, seen: 6 })
+      expect(await rewrap({ keys, table, ranges: 2 })).toMatchObject({ written: 0, seen: 0, failed: 0 })
+      await client().query(`update ${table.name} set email = 'broken' where id = 3`)
+      expect(await verify({ keys, table })).toMatchObject({ seen: 6, failed: 1 })
+      expect(await verify({ keys, table })).toMatchObject({ seen: 6, failed: 1 })
+    })
+  })
+
+  describe('the books of a job', () => {
+    async function open(total = 100, cuts: readonly Cursor[] = []): Promise<{ job: string; ledger: Ledger }> {
+      const { books } = (await oldRows(client(), 1)).table
+      const job = freshName('job')
+      const ledger = ledgerOf(books, job)
+      await ledger.open(async () => total)
+      await ledger.fill(cuts)
+      return { job, ledger }
+    }
+    const another = (job: string): Ledger => ledgerOf(postgresBooks(client().db), job)
+    const end = (job: string) =>
+      client().query('update waxseal_range set is_done = 1, owner = null, seen = seen + 1 where job = $1', [job])
+    const spans = async (job: string) =>
+      (
+        await client().query<{ l: string | null; u: string | null }>(
+          'select lower_bound as l, upper_bound as u from waxseal_range where job = $1 order by n',
+          [job],
+        )
+      ).map(({ l, u }) => [l, u])
+
+    it('hold one set of ranges when two workers cut differently at the same time', async () => {
+      const { books } = (await oldRows(client(), 1)).table
+      for (let round = 0; round < 5; round++) {
+        const job = freshName('job')
+        const ledgers = [ledgerOf(books, job), ledgerOf(books, job)] as const
+        const totals = await Promise.all(ledgers.map((ledger, i) => ledger.open(async () => 10 + i)))
+        expect(totals[0]).toBe(totals[1])
+        await Promise.all([ledgers[0].fill([['1'], ['5']]), ledgers[1].fill([['3']])])
+        const found = await spans(job)
+        for (const [i, [lower, upper]] of found.entries()) {
+          expect(lower).toBe(i === 0 ? null : found[i - 1]![1])
+          if (i === found.length - 1) expect(upper).toBeNull()
+        }
+      }
+    })
+
+    it('give a range to one worker, and to another only when its lease has run out', async () => {
+      const { ledger } = await open(100, [['5']])
+      const claims = await Promise.all(['a', 'b', 'c'].map((owner) => ledger.claim(owner, LEASE_MS)))
+      expect(claims.filter((range) => range !== null)).toHaveLength(2)
+      expect(await ledger.claim('d', LEASE_MS)).toBeNull()
+      for (const owner of ['a', 'b', 'c']) await ledger.release(owner)
+      expect(await ledger.claim('d', 100)).toMatchObject({ span: { after: null, upTo: ['5'] } })
+      await pause(150)
+      const taken = await ledger.claim('e', LEASE_MS)
+      expect(taken).toMatchObject({ span: { after: null, upTo: ['5'] } })
+      expect(await ledger.held('d', taken!.n)).toBeNull()
+    })
+
+    it('let a range be split once; who comes second, or after the worker moved on, gets nothing', async () => {
+      const { job, ledger } = await open()
+      await ledger.claim('a', LEASE_MS)
+      const [range] = await ledger.running()
+      const parts = await Promise.all([
+        ledger.split(range!, ['50'], 'b', LEASE_MS),
+        ledger.split(range!, ['60'], 'c', LEASE_MS),
+      ])
+      const won = parts.filter((part) => part !== null)
+      expect(won).toHaveLength(1)
+      const at = JSON.stringify(won[0]!.span.after)
+      expect(await spans(job)).toEqual([
+        [null, at],
+        [at, null],
+      ])
+      expect(await ledger.split(range!, ['40'], 'd', LEASE_MS)).toBeNull()
+      expect(await ledger.state()).toMatchObject({ ranges: 2, running: 2 })
+    })
+
+    it('begin one further pass when two workers see the end of the last one', async () => {
+      const { job, ledger } = await open()
+      await ledger.again(1)
+      expect(await ledger.state()).toMatchObject({ ranges: 1, pass: 1 }) // not while a range is not done
+      await end(job)
+      await Promise.all([ledger.again(1), another(job).again(1)])
+      expect(await ledger.state()).toMatchObject({ ranges: 2, running: 1, pass: 2 })
+      await end(job)
+      await ledger.again(1) // a worker that slept
+      expect(await ledger.state()).toMatchObject({ ranges: 2, running: 0, pass: 2 })
+    })
+
+    it('are closed once, whoever does it, and never while a range is not done or there is none yet', async () => {
+      const { books } = (await oldRows(client(), 1)).table
+      const job = freshName('job')
+      const ledger = ledgerOf(books, job)
+      await ledger.open(async () => 3)
+      await ledger.finish()
+      expect(await ledger.state()).toMatchObject({ isFinished: false, ranges: 0 })
+      await ledger.fill([['2']])
+      await ledger.finish()
+      expect(await ledger.state()).toMatchObject({ isFinished: false, ranges: 2 })
+      await end(job)
+      await Promise.all([ledger.finish(), ledger.finish()])
+      expect(await ledger.state()).toMatchObject({ isFinished: true, ranges: 0 })
+      expect(await ledger.totals()).toEqual({ seen: 2, written: 0, raced: 0 })
+      await ledger.again(1)
+      expect(await ledger.state()).toMatchObject({ isFinished: true, ranges: 0 })
+    })
+
+    it('of a run whose last worker died behind the totals are cleared by the next run', async () => {
+      const { job, ledger } = await open()
+      await end(job)
+      await client().query('update waxseal_job set finished_at = 1, seen = 1 where job = $1', [job])
+      expect(await ledger.open(async () => 7)).toBe(7)
+      expect(await ledger.state()).toMatchObject({ isFinished: false, ranges: 0, pass: 1 })
+      await ledger.fill([])
+      expect(await ledger.totals()).toEqual({ seen: 0, written: 0, raced: 0 })
+    })
+  })
+
+  it.each([
+    ['ranges', 0],
+    ['ranges', 10_001],
+    ['leaseMs', 99],
+    ['maxFailures', -1],
+  ])('refuses %s of %d', async (argument, value) => {
+    const { keys, table } = await oldRows(client(), 1)
+    const job = encryptInPlace({ keys, table, [argument]: value })
+    await expect(job).rejects.toMatchObject({ code: 'CONFIG', argument })
+  })
+}
