@@ -1,13 +1,14 @@
 import { readFileSync } from 'node:fs'
+import { PGlite } from '@electric-sql/pglite'
 import { describe, expect, it, vi } from 'vitest'
 import { createKeyring, int, openKeyring, records, text, WaxsealError } from 'waxseal'
 import { decryptText, encryptText } from 'waxseal/envelope'
 import { memoryKeyStore } from 'waxseal/keystore/memory'
 import { localKms } from 'waxseal/kms/local'
-import { rewrap } from 'waxseal/rotation'
+import { type RotationSource, rewrap } from 'waxseal/rotation'
+import { postgresTable } from 'waxseal/rotation/postgres'
 import { testKeyring } from 'waxseal/testing'
 import type { KmsDriver } from '../../src/kms/kms.ts'
-import type { RotationSource, SourceRow } from '../../src/rotation/source.ts'
 import { code, listening, unwrapText } from '../envelope/support.ts'
 
 /** What other libraries got wrong, each as a test that would have caught it. */
@@ -175,52 +176,35 @@ describe('who is acting, and who asks the KMS', () => {
 })
 
 describe('rotation', () => {
-  /** A table in memory, whose rows somebody else edits between the page and the swap. */
-  function table(rows: SourceRow[], edit: (rows: SourceRow[]) => void): RotationSource {
-    let edits = 1
-    const under = (ids: readonly string[]) => rows.filter((r) => ids.includes(String(r.envelope).slice(12, 32)))
-    return {
-      name: 'people',
-      envelopeColumn: 'envelope',
-      countByKey: async (ids) => new Map(ids.map((key) => [key, under([key]).length])),
-      page: async (ids, after, limit) =>
-        under(ids)
-          .filter((r) => !after || Number(r.id) > Number(after[0]))
-          .slice(0, limit)
-          .map((r) => ({ ...r })),
-      cursorOf: (r) => [String(r.id)],
-      rowId: (r) => String(r.id),
-      rewrap: (ring, r) => people.rewrap(ring, r),
-      async swap(swaps, _job, at) {
-        if (edits-- > 0) edit(rows)
-        const won = swaps.filter(({ row: r, was }) => rows.find((stored) => stored.id === r.id)?.envelope === was)
-        for (const { row: r, envelope } of won)
-          rows.splice(
-            rows.findIndex((s) => s.id === r.id),
-            1,
-            { ...rows.find((s) => s.id === r.id)!, envelope },
-          )
-        return { ...at, rewrapped: at.rewrapped + won.length, raced: at.raced + swaps.length - won.length }
-      },
-      loadCheckpoint: async () => null,
-      dropCheckpoint: async () => undefined,
-    }
-  }
-
   it('otari #1130: rotation overwrites a concurrent edit. The edit stays, and its row is rotated afterwards', async () => {
+    const db = new PGlite()
     const ring = testKeyring()
-    const rows: SourceRow[] = [1, 2, 3].map((n) => people.encrypt(ring, { ...PLAIN, id: n }))
+    await db.exec('create table people (id int primary key, email text, phone text, envelope text)')
+    const insert = ({ id: n, email, phone, envelope }: typeof row) =>
+      db.query('insert into people values ($1, $2, $3, $4)', [n, email, phone, envelope])
+    for (const n of [1, 2, 3]) await insert(people.encrypt(ring, { ...PLAIN, id: n }))
     const edited = people.encrypt(ring, { id: 2, email: 'edited', phone: '2' })
     await ring.rotate()
     await ring.maintain()
-    const report = await rewrap({ keys: ring, table: table(rows, (all) => void all.splice(1, 1, edited)) })
-    expect(report).toMatchObject({ raced: 1, failures: [] })
+    const table = postgresTable(db, people)
+    let edits = 1
+    /** Somebody else edits a row between the page and the batch. */
+    const busy: RotationSource = {
+      ...table,
+      async write(...given) {
+        if (edits-- > 0) {
+          await db.exec('delete from people where id = 2')
+          await insert(edited)
+        }
+        return table.write(...given)
+      },
+    }
+    const report = await rewrap({ keys: ring, table: busy })
+    expect(report).toMatchObject({ written: 3, raced: 1, failures: [] })
     expect(report.remaining.size).toBe(0)
-    expect(rows.map((r) => people.decrypt(ring, r as typeof edited).email)).toEqual([
-      PLAIN.email,
-      'edited',
-      PLAIN.email,
-    ])
+    const { rows } = await db.query<typeof row>('select * from people order by id')
+    expect(rows.map((r) => people.decrypt(ring, r).email)).toEqual([PLAIN.email, 'edited', PLAIN.email])
+    await db.close()
   })
 
   it('MONGOCRYPT-464: a rewrap that corrupts keys. Every suite, engine form and shape opens after two rewraps', async () => {

@@ -13,6 +13,7 @@ import { nameSuite } from './names.ts'
 import { collationSuite, pageSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { serverSuite } from './servers.ts'
 import { people } from './tables.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
@@ -43,6 +44,13 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     verifySuite(client)
     inPlaceSuite(client)
     rangeSuite(client)
+  })
+
+  describe('servers, roles and sessions', () => {
+    serverSuite(
+      () => clients[0]!,
+      () => server.url,
+    )
   })
 
   killSuite(
