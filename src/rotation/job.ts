@@ -52,6 +52,8 @@ export interface JobReport {
 }
 
 const MAX_PASSES = 10
+/** Longer ids are cut in the books: an index of PostgreSQL holds 2,704 bytes. */
+const MAX_ROW_ID = 600
 const MAX_REPORTED = 10_000
 const POLL_MS = 100
 const MAX_POLL_MS = 2_000
@@ -132,7 +134,7 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
       } catch (error) {
         // A configuration is wrong for every row; what may be tried again is no fault of the row.
         if (!WaxsealError.is(error) || error.retryable || error.code === 'CONFIG') throw error
-        failures.push({ rowId: source.rowId(read.row), code: error.code satisfies ErrorCode })
+        failures.push({ rowId: source.rowId(read.row).slice(0, MAX_ROW_ID), code: error.code satisfies ErrorCode })
       }
     }
     return { changes, failures }

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { date, int, json, type Keyring, number, object, text } from '../../src/index.ts'
 import type { Query } from '../../src/postgres.ts'
 import { quoteColumn, quoteName } from '../../src/records/sql.ts'
@@ -180,5 +180,45 @@ export function inPlaceSuite(client: () => Client): void {
         plaintext: 0,
       })
     })
+  })
+
+  describe('dates without a zone', () => {
+    const zone = process.env.TZ
+    beforeAll(() => {
+      process.env.TZ = 'Asia/Tokyo'
+    })
+    afterAll(() => {
+      if (zone === undefined) delete process.env.TZ
+      else process.env.TZ = zone
+    })
+
+    it.each(['date', 'timestamp', 'timestamp(3)', 'timestamptz'])(
+      '%s: come back as they were, east of Greenwich',
+      async (type) => {
+        const { db, query } = client()
+        expect(new Date(2001, 0, 1).getTimezoneOffset()).toBe(-540)
+        const keys = testKeyring()
+        const name = freshName('dates')
+        const [prepare, encrypt] = (['prepare', 'encrypt'] as const).map((phase) =>
+          declare(name, {
+            id: { id: int() },
+            fields: { born: date({ into: 'sealed' }) },
+            migrate: { phase, until: UNTIL },
+          }),
+        )
+        await query(`create table ${name} (id int primary key, born ${type}, sealed text, envelope text)`)
+        await query(
+          `insert into ${name} values (1, '2001-07-02'), (2, '1969-12-31 23:30:00.5'), (3, '2024-02-29 08:00')`,
+        )
+        const before = await query(`select id, born::text from ${name} order by id`)
+        const read = await query(`select id, born from ${name} order by id`)
+        await encryptInPlace({ keys, table: postgresTable(db, encrypt!) })
+        const sealed = await query<AnyRow>(`select * from ${name} order by id`)
+        const opened = sealed.map((row) => (encrypt!.decrypt(keys, row as never) as AnyRow).born)
+        expect(opened).toEqual(read.map(({ born }) => born)) // what the application read before
+        await decryptInPlace({ keys, table: postgresTable(db, prepare!) })
+        expect(await query(`select id, born::text from ${name} order by id`)).toEqual(before)
+      },
+    )
   })
 }

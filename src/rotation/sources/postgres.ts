@@ -8,7 +8,7 @@ import { sleep } from '../pace.ts'
 import type { Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step } from '../source.ts'
 import { columnsOf } from '../work.ts'
 import { HELD, postgresBooks, STEP, type StepRow, stepValues } from './postgres-books.ts'
-import { asJson, fromClient, hexBytes } from './postgres-values.ts'
+import { asJson, fromClient, hexBytes, type LocalTypes, localTypes } from './postgres-values.ts'
 
 export type { Postgres } from '../../postgres.ts'
 export { JOB_TABLES } from './postgres-books.ts'
@@ -53,6 +53,7 @@ export function postgresTable<D extends Declaration>(
   const extra = options.select ?? []
   const books = postgresBooks(db)
   let types: Promise<ReadonlyMap<string, string>> | undefined
+  let local: Promise<LocalTypes> | undefined
 
   /** Text compares as it is; anything else by a text that PostgreSQL makes of it, of bytes always the same one. */
   const isText = (all: ReadonlyMap<string, string>, column: string): boolean => typeOf(all, column) === 'text'
@@ -78,6 +79,13 @@ export function postgresTable<D extends Declaration>(
       [table],
     )
     return new Map(rows.map(({ name, type }) => [name, type]))
+  }
+  const clock = (): Promise<LocalTypes> => {
+    local ??= localTypes(query).catch((error) => {
+      local = undefined
+      throw error
+    })
+    return local
   }
   const typeOf = (all: ReadonlyMap<string, string>, column: string): string => {
     const type = all.get(column)
@@ -115,7 +123,7 @@ export function postgresTable<D extends Declaration>(
     name: schema.table,
     record,
     books,
-    rowId: (row) => rowId(ids, row) ?? 'unknown',
+    rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
     contextOf: (row) => options.context?.(row),
 
     async countByKey(keyIds) {
@@ -191,7 +199,7 @@ export function postgresTable<D extends Declaration>(
     async write(changes, step) {
       const [first] = changes
       const statement: [string, unknown[]] = first
-        ? withChanges(first, await columnTypes(), changes, step)
+        ? withChanges(first, await columnTypes(), await clock(), changes, step)
         : [`with ${HELD}, moved as (select 1 where false), ${STEP}`, stepValues(step, 0)]
       const [row] = await rolledBackOften(() => query<StepRow>(...statement))
       return row ? { written: Number(row.written) } : null
@@ -212,6 +220,7 @@ export function postgresTable<D extends Declaration>(
   function withChanges(
     first: Change,
     all: ReadonlyMap<string, string>,
+    isLocal: LocalTypes,
     changes: readonly Change[],
     step: Step,
   ): [string, unknown[]] {
@@ -227,7 +236,9 @@ export function postgresTable<D extends Declaration>(
         ids.map(({ type }, i) => [`id${i}`, type === 'bytes' ? `\\x${change.cursor[i]}` : change.cursor[i]]),
       ),
       ...Object.fromEntries(expected.map((column, i) => [`w${i}`, change.expect[column]])),
-      ...Object.fromEntries(set.map((column, i) => [`s${i}`, asJson(change.set[column])])),
+      ...Object.fromEntries(
+        set.map((column, i) => [`s${i}`, asJson(change.set[column], isLocal(typeOf(all, column)))]),
+      ),
     }))
     const match = [
       ...ids.map((_, i) => `${own[i]} = j."id${i}"`),
