@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest'
-import { type Progress, type RotationSource, rewrap } from '../../src/rotation/index.ts'
+import { jobControl, type Progress, type RotationSource, rewrap } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { type AnyRow, createTable, insert, insertStored, people, person, readPlain, rotate } from './tables.ts'
 
 const ROWS = 20
+const wait = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 const all = (rows = ROWS): AnyRow[] => Array.from({ length: rows }, (_, i) => person(i + 1))
 
 /** A table of rows under a version that was rotated away. */
@@ -143,6 +144,39 @@ export function jobSuite(client: () => Client): void {
       expect([a!.written, b!.written]).toEqual([60, 60])
       expect((await table.countByKey([oldId])).get(oldId)).toBe(0)
       expect(await readPlain(client().query, record, keys)).toEqual(all(60))
+    })
+  })
+
+  describe('a job with a pace', () => {
+    it('writes nothing while it is paused, goes on when it is resumed, and may be aborted in a pause', async () => {
+      const { keys, table, oldId } = await oldRows(client())
+      const [control, stop] = [jobControl(), new AbortController()]
+      const options = { keys, table, batchSize: 5, control, signal: stop.signal }
+      const job = rewrap({ ...options, onProgress: ({ done }) => done % 10 === 5 && control.pause() })
+      const left = async () => (await table.countByKey([oldId])).get(oldId)
+      while (!control.isPaused) await wait(5)
+      await wait(100)
+      expect(await left()).toBe(15)
+      control.resume()
+      while (!control.isPaused) await wait(5)
+      await wait(100)
+      expect(await left()).toBe(5)
+      stop.abort()
+      expect(await job).toMatchObject({ written: 15, aborted: true })
+      control.resume()
+      expect(await rewrap({ keys, table })).toMatchObject({ written: ROWS, aborted: false })
+    })
+
+    it('keeps to its rows per second, and waits while replicas lag', async () => {
+      const { keys, table } = await oldRows(client())
+      const lags = [9_000, 0]
+      const lag = async () => lags.shift() ?? 0
+      const started = performance.now()
+      const pace = { rowsPerSecond: 40, lag, maxLagMs: 1_000 }
+      expect(await rewrap({ keys, table, batchSize: 5, pace })).toMatchObject({ written: ROWS, failed: 0 })
+      // A second of lag, and four batches of an eighth of a second.
+      expect(performance.now() - started).toBeGreaterThan(1_400)
+      expect(lags).toEqual([])
     })
   })
 
