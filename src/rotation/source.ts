@@ -82,6 +82,8 @@ export interface RotationSource {
   readonly name: string
   readonly record: AnyRecord
   readonly books: Books
+  /** Where each property of a row is stored: column → property. */
+  columns(extent: Extent): ReadonlyMap<string, string>
   /** The canonical ids, for reports. */
   rowId(row: SourceRow): string
   /** Values of the declared context, for calls that open a row. */

@@ -1,5 +1,6 @@
 import { copyBytes } from '../bytes.ts'
 import { malformed } from '../envelope/format.ts'
+import { WaxsealError } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import type { Column, Schema } from '../records/compile.ts'
 import { isSealedField } from '../records/row.ts'
@@ -17,12 +18,17 @@ export interface Work {
   ready(): Promise<void>
 }
 
-/** Where each property of a row is stored: column → property. */
-export function columnsOf(schema: Schema, extent: Extent): ReadonlyMap<string, string> {
+/** Where each property of a row is stored: column → property. `plaintext` names columns of fields sealed elsewhere. */
+export function columnsOf(
+  schema: Schema,
+  extent: Extent,
+  plaintext: Readonly<Record<string, string>> = {},
+): ReadonlyMap<string, string> {
   const columns = new Map([[schema.envelopeColumn, schema.envelope]])
   if (extent === 'envelope') return columns
   if (schema.kind === 'columns') for (const { column, stored } of schema.columns) columns.set(column, stored)
-  if (extent === 'all') for (const column of schema.columns) columns.set(plainColumn(schema, column), column.name)
+  if (extent === 'all')
+    for (const column of schema.columns) columns.set(plaintext[column.name] ?? plainColumn(schema, column), column.name)
   return columns
 }
 
@@ -32,15 +38,10 @@ function plainColumn({ kind }: Schema, { name, stored, column }: Column): string
 }
 
 /** The change that puts `next` in the place of what was read; every column that it overwrites is compared. */
-function change(
-  { record: { schema } }: RotationSource,
-  extent: Extent,
-  { cursor, was }: ReadRow,
-  next: SourceRow,
-): Change {
+function change(source: RotationSource, extent: Extent, { cursor, was }: ReadRow, next: SourceRow): Change {
   const set: Record<string, unknown> = {}
   const expect: Record<string, string | null> = {}
-  for (const [column, property] of columnsOf(schema, extent)) {
+  for (const [column, property] of source.columns(extent)) {
     const value = next[property] ?? null
     set[column] = value instanceof Uint8Array ? copyBytes(value) : value
     expect[column] = was[column] ?? null
@@ -113,6 +114,10 @@ export function decryptWork(keys: Keyring, source: RotationSource): Work {
       const stored: Record<string, unknown> = { ...read.row }
       for (const { name, stored: property } of columns) if (property !== name) delete stored[name]
       const plain = source.record.decrypt(keys, stored as never, source.contextOf(read.row) as never) as SourceRow
+      for (const { name, node } of columns) {
+        if (node.type === 'leaf' || isJson(plain[name])) continue
+        throw new WaxsealError('SCHEMA', `"${name}" holds a value that JSON cannot`, { field: name })
+      }
       const emptied = Object.fromEntries(columns.filter((c) => c.stored !== c.name).map((c) => [c.stored, null]))
       return change(source, 'all', read, { ...plain, ...emptied, [envelope]: null })
     },
@@ -132,4 +137,14 @@ export function verifyWork(keys: Keyring, source: RotationSource): Work {
       return null
     },
   }
+}
+
+/** Whether a value comes back from JSON as it was: no Date, no bigint, no bytes. */
+function isJson(value: unknown): boolean {
+  if (value === null || value === undefined || typeof value === 'string' || typeof value === 'boolean') return true
+  if (typeof value === 'number') return Number.isFinite(value)
+  if (typeof value !== 'object') return false
+  if (Array.isArray(value)) return value.every(isJson)
+  const prototype = Object.getPrototypeOf(value)
+  return (prototype === Object.prototype || prototype === null) && Object.values(value).every(isJson)
 }

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { date, int, json, type Keyring, number, object, text } from '../../src/index.ts'
+import { bytes, date, int, json, type Keyring, number, object, text } from '../../src/index.ts'
 import type { Query } from '../../src/postgres.ts'
 import { quoteColumn, quoteName } from '../../src/records/sql.ts'
 import { decryptInPlace, encryptInPlace, verify } from '../../src/rotation/index.ts'
@@ -180,6 +180,49 @@ export function inPlaceSuite(client: () => Client): void {
         plaintext: 0,
       })
     })
+  })
+
+  it('finds plaintext in columns that are called otherwise than the property', async () => {
+    const { db, query } = client()
+    const keys = testKeyring()
+    const name = freshName('named')
+    const [prepare, encrypt] = (['prepare', 'encrypt'] as const).map((phase) =>
+      declare(name, {
+        id: { id: int() },
+        fields: { birthYear: int({ into: 'birthYearSealed', column: 'sealed birth year' }) },
+        migrate: { phase, until: UNTIL },
+      }),
+    )
+    await query(`create table ${name} (id int primary key, "birth year" int, "sealed birth year" text, envelope text)`)
+    await query(`insert into ${name} values (1, 1970)`)
+    const options = { plaintext: { birthYear: 'birth year' } }
+    expect(await encryptInPlace({ keys, table: postgresTable(db, encrypt!, options) })).toMatchObject({ written: 1 })
+    const [row] = await query<AnyRow>(`select * from ${name}`)
+    expect(row).toMatchObject({ 'birth year': null, 'sealed birth year': expect.stringMatching(/^wxf:/) })
+    await decryptInPlace({ keys, table: postgresTable(db, prepare!, options) })
+    expect(await query<AnyRow>(`select * from ${name}`)).toMatchObject([
+      { 'birth year': 1970, 'sealed birth year': null },
+    ])
+    const wrong = () => postgresTable(db, encrypt!, { plaintext: { birthyear: 'birth year' } })
+    expect(wrong).toThrow(expect.objectContaining({ code: 'CONFIG', argument: 'plaintext.birthyear' }))
+  })
+
+  it('does not turn back what JSON cannot hold', async () => {
+    const { db, query } = client()
+    const keys = testKeyring()
+    const name = freshName('nested')
+    const record = declare(name, {
+      id: { id: int() },
+      fields: { contact: object({ photo: bytes(), name: text() }) },
+      migrate: { phase: 'prepare', until: UNTIL },
+    })
+    const strict = declare(name, { id: { id: int() }, fields: { contact: object({ photo: bytes(), name: text() }) } })
+    await query(`create table ${name} (id int primary key, contact jsonb, envelope text)`)
+    for (const [id, contact] of [{ name: 'a', photo: Uint8Array.of(1) }, { name: 'b' }].entries()) {
+      await insertRow(query, name, strict.encrypt(keys, { id, contact } as never) as AnyRow)
+    }
+    const report = await decryptInPlace({ keys, table: postgresTable(db, record) })
+    expect(report).toMatchObject({ written: 1, sealed: 1, failures: [{ rowId: '0', code: 'SCHEMA' }] })
   })
 
   describe('dates without a zone', () => {

@@ -16,6 +16,8 @@ export { JOB_TABLES } from './postgres-books.ts'
 export interface TableOptions {
   /** Columns to read besides, that `context` needs. */
   readonly select?: readonly string[]
+  /** Columns of the plaintext of fields that are sealed `into` another, where they are not called as the property. */
+  readonly plaintext?: Readonly<Record<string, string>>
   /** The values of the record's declared context for a row; needed by all jobs that open rows. */
   readonly context?: (row: SourceRow) => SourceRow
 }
@@ -51,6 +53,10 @@ export function postgresTable<D extends Declaration>(
   const envelope = quoteColumn(schema.envelopeColumn)
   const own = ids.map((id) => `t.${quoteColumn(id.column)}`)
   const extra = options.select ?? []
+  const unknown = Object.keys(options.plaintext ?? {}).find(
+    (name) => !schema.moved.some((field) => field.name === name),
+  )
+  if (unknown !== undefined) throw config(`plaintext.${unknown}`, 'a field that is sealed into another column', unknown)
   const books = postgresBooks(db)
   let types: Promise<ReadonlyMap<string, string>> | undefined
   let local: Promise<LocalTypes> | undefined
@@ -123,6 +129,7 @@ export function postgresTable<D extends Declaration>(
     name: schema.table,
     record,
     books,
+    columns: (extent) => columnsOf(schema, extent, options.plaintext),
     rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
     contextOf: (row) => options.context?.(row),
 
@@ -150,7 +157,7 @@ export function postgresTable<D extends Declaration>(
 
     async page(filter, span, limit, extent) {
       const all = await columnTypes()
-      const columns = [...columnsOf(schema, extent)]
+      const columns = [...columnsOf(schema, extent, options.plaintext)]
       const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
       const selected = [
         ...idText,
