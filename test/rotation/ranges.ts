@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { type Cursor, encryptInPlace, type RotationSource, rewrap, verify } from '../../src/rotation/index.ts'
 import { type Ledger, ledgerOf } from '../../src/rotation/ledger.ts'
-import { postgresBooks } from '../../src/rotation/sources/postgres-books.ts'
+import { postgresBooks } from '../../src/rotation/postgres/books.ts'
 import type { Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
 import { freshName, person, readPlain } from './tables.ts'

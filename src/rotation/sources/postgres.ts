@@ -5,13 +5,13 @@ import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdParameter, quoteColumn, quoteName } from '../../records/sql.ts'
 import { sleep } from '../pace.ts'
+import { HELD, postgresBooks, STEP, type StepRow, stepValues } from '../postgres/books.ts'
+import { asJson, fromClient, hexBytes, type LocalTypes, localTypes } from '../postgres/values.ts'
 import type { Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step } from '../source.ts'
 import { columnsOf } from '../work.ts'
-import { HELD, postgresBooks, STEP, type StepRow, stepValues } from './postgres-books.ts'
-import { asJson, fromClient, hexBytes, type LocalTypes, localTypes } from './postgres-values.ts'
 
 export type { Postgres } from '../../postgres.ts'
-export { JOB_TABLES } from './postgres-books.ts'
+export { JOB_TABLES } from '../postgres/books.ts'
 
 export interface TableOptions {
   /** Columns to read besides, that `context` needs. */
