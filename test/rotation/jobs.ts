@@ -134,9 +134,14 @@ export function jobSuite(client: () => Client): void {
   describe('two jobs on one table at once', () => {
     it('move every row once and lose none', async () => {
       const { keys, record, oldId, table } = await oldRows(client(), 60)
-      const other = postgresTable(client().db, record)
+      // The first one does not end before the second one has joined it.
+      let join = (): void => undefined
+      const joined = new Promise<void>((resolve) => {
+        join = resolve
+      })
+      const other = interrupted(postgresTable(client().db, record), 'before', 'page', () => join())
       const [a, b] = await Promise.all([
-        rewrap({ keys, table, batchSize: 4 }),
+        rewrap({ keys, table: interrupted(table, 'before', 'write', () => joined), batchSize: 4 }),
         rewrap({ keys, table: other, batchSize: 5 }),
       ])
       expect(a!.failures).toEqual([])

@@ -33,7 +33,14 @@ export function rangeSuite(client: () => Client): void {
   describe('workers that share a table', () => {
     it.each(JOBS)('$name: four of them, nine ranges: every row once, and all report the same', async ({ job }) => {
       const { keys, record, table } = await oldRows(client(), 90)
-      const workers = Array.from({ length: 4 }, () => worker(table, () => pause(5)))
+      // None writes before all have joined.
+      const joined = new Set<number>()
+      const workers = Array.from({ length: 4 }, (_, i) =>
+        worker(table, async () => {
+          joined.add(i)
+          while (joined.size < 4) await pause(5)
+        }),
+      )
       const reports = await Promise.all(
         workers.map(({ source }) => job({ keys, table: source, batchSize: 4, ranges: 9 })),
       )

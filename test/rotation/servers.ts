@@ -93,7 +93,8 @@ export function serverSuite(client: () => Client, url: () => string): void {
       async ({ db }) => {
         const source = postgresTable(db, record)
         const both = await Promise.all([1, 2].map(() => rewrap({ keys, table: source, batchSize: 3, ranges: 2 })))
-        for (const report of both) expect(report).toMatchObject({ written: 12, failed: 0 })
+        for (const report of both) expect(report.failed).toBe(0)
+        expect(Math.max(...both.map((report) => report.written))).toBe(12) // 0 for one that began when all was done
         await rotate(keys)
         expect(await reencrypt({ keys, table: source, batchSize: 5 })).toMatchObject({
           written: 12,
