@@ -3,11 +3,12 @@ import type { Actor } from '../events.ts'
 import { printsAs } from '../secret.ts'
 import type { Loaded, Origin } from './load.ts'
 import type { Management } from './manage.ts'
-import { type DecryptPolicy, type Manifest, readyAt, type StateChange } from './manifest.ts'
+import type { DecryptPolicy, Manifest, StateChange } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { openSession } from './session.ts'
 import { keySource } from './source.ts'
 import type { KeyState } from './states.ts'
+import { readyAt } from './waiting.ts'
 
 /** What a key version is told apart by, and where it stands. No key bytes. */
 export interface VersionStatus {

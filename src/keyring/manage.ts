@@ -1,13 +1,14 @@
 import { config, WaxsealError } from '../errors.ts'
-import { saveStored } from '../keystore/keystore.ts'
-import { assemble, type NewMaster, newMaster } from './load.ts'
-import { type DecryptPolicy, type Manifest, readyAt, seal } from './manifest.ts'
+import type { NewMaster } from './load.ts'
+import type { DecryptPolicy, Manifest } from './manifest.ts'
 import type { Session } from './session.ts'
 import * as transitions from './transitions.ts'
+import { readyAt } from './waiting.ts'
 
 /**
  * Changing keys: rare, and never on the way of a request, so this file loads when it is first needed. Every call reads
- * the store, decides on what stands there, and writes by compare-and-swap.
+ * the store, decides on what stands there, and writes by compare-and-swap. What both sides share is asked of the
+ * session: a module that this file imported would be cut out of the first chunk of every bundle.
  */
 
 export interface Reason {
@@ -54,9 +55,8 @@ const MAX_PENDING_MS = 100 * 366 * 86_400_000
 const MAX_COMMIT_TRIES = 20
 
 export function management(session: Session): Management {
-  const { origin, live, current, read, refresh, install, isCancelling } = session
-  const { name, engine } = origin
-  const { now } = live
+  const { live, current, read, refresh, newMaster, write, isCancelling } = session
+  const { name, now } = live
   let writing: Promise<unknown> = Promise.resolve()
 
   /**
@@ -69,24 +69,11 @@ export function management(session: Session): Management {
     const turn = writing.then(async () => {
       for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
         await read()
-        const before = current()
-        const changed = transition(before.manifest, { now: now(), reason })
-        if (changed === before.manifest) return changed
-        const manifest = { ...changed, epoch: before.manifest.epoch + 1 }
-        const keys = added ? { ...before.stored.keys, [added.id]: added.wraps } : before.stored.keys
-        const stored = before.integrity.use((key) => seal(engine, key, manifest, keys))
-        try {
-          await saveStored(origin.store, name, stored, before.manifest.epoch)
-        } catch (error) {
-          if (WaxsealError.is(error) && error.code === 'CONFLICT') continue
-          throw error
-        }
-        const secretOf = (version: { id: string }) =>
-          version.id === added?.id ? added.secret : before.masters.get(version.id)!.secret
-        // A refresh may have seen this write, and later ones of others, before its answer came back.
-        if (current().manifest.epoch < manifest.epoch)
-          install(assemble(engine, { stored, manifest, integrity: before.integrity }, secretOf))
-        return manifest
+        const { manifest } = current()
+        const changed = transition(manifest, { now: now(), reason })
+        if (changed === manifest) return changed
+        const written = await write(changed, added)
+        if (written) return written
       }
       throw new WaxsealError('CONFLICT', `keyring "${name}" is being changed by others all the time`)
     })
@@ -102,7 +89,7 @@ export function management(session: Session): Management {
       await refresh()
       const waiting = staged(current().manifest)
       if (waiting) return waiting.id
-      const added = await newMaster(origin, current().manifest.id)
+      const added = await newMaster()
       const stage = (m: Manifest, moment: transitions.Moment) =>
         staged(m) ? m : transitions.stage(m, added.id, added.hash, moment)
       return staged(await commit(reason, stage, added))!.id
@@ -144,7 +131,7 @@ export function management(session: Session): Management {
       checkPolicy(decrypt)
       await refresh()
       // Only an active version needs a successor, so that any other can be marked while the KMS is away.
-      let added = current().active?.idText === id ? await newMaster(origin, current().manifest.id) : undefined
+      let added = current().active?.idText === id ? await newMaster() : undefined
       for (;;) {
         let needsSuccessor = false
         const mark = (m: Manifest, moment: transitions.Moment): Manifest => {
@@ -157,7 +144,7 @@ export function management(session: Session): Management {
         await commit(reason, mark, added)
         if (!needsSuccessor) return undefined
         if (added) return added.id
-        added = await newMaster(origin, current().manifest.id)
+        added = await newMaster()
       }
     },
     async retire(id, { reason, references }) {

@@ -169,8 +169,3 @@ function malformed(what: string): WaxsealError {
 export function newManifest(name: string, id: string, suites: readonly number[], propagationMs: number): Manifest {
   return { format: FORMAT, name, id, epoch: 0, suites, propagationMs, versions: [] }
 }
-
-/** When a staged version may be promoted: ms since the epoch. */
-export function readyAt(manifest: Manifest, version: Version): number {
-  return (version.history[0]?.at ?? 0) + manifest.propagationMs
-}

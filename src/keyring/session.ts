@@ -1,7 +1,8 @@
 import { config, WaxsealError } from '../errors.ts'
+import { saveStored } from '../keystore/keystore.ts'
 import { recordKeyCache } from './cache.ts'
-import { type Loaded, load, type Origin } from './load.ts'
-import type { Manifest } from './manifest.ts'
+import { assemble, type Loaded, load, type NewMaster, newMaster, type Origin } from './load.ts'
+import { type Manifest, seal, type Version } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
@@ -13,7 +14,6 @@ const MAX_ABSENT_IDS = 10_000
 
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
 export interface Session {
-  readonly origin: Origin
   readonly live: Live
   /** What is loaded; CONFIG once closed. */
   current(): Loaded
@@ -21,8 +21,14 @@ export interface Session {
   read(): Promise<void>
   /** The same, one read at a time, shared by all who wait for it; a failure is shared with them alone. */
   refresh(): Promise<void>
-  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
-  install(next: Loaded): void
+  /** A fresh master key, wrapped by the KMS; it belongs to no version yet. */
+  newMaster(): Promise<NewMaster>
+  /**
+   * Writes `changed` as the epoch after the one that is loaded, by compare-and-swap, and takes it over: wipes what it
+   * no longer allows, then tells listeners what changed. Resolves to what was written; undefined, and nothing was
+   * changed, when another write came first.
+   */
+  write(changed: Manifest, added?: NewMaster): Promise<Manifest | undefined>
   /** True while a use of the version is cancelling its destruction. */
   isCancelling(keyId: string): boolean
   close(): void
@@ -117,6 +123,25 @@ export function openSession(
     }
   }
 
+  async function write(changed: Manifest, added?: NewMaster): Promise<Manifest | undefined> {
+    const { manifest: before, integrity, masters, stored: old } = current()
+    const manifest = { ...changed, epoch: before.epoch + 1 }
+    const keys = added ? { ...old.keys, [added.id]: added.wraps } : old.keys
+    const stored = integrity.use((key) => seal(engine, key, manifest, keys))
+    try {
+      await saveStored(origin.store, name, stored, before.epoch)
+    } catch (error) {
+      if (WaxsealError.is(error) && error.code === 'CONFLICT') return undefined
+      throw error
+    }
+    // A refresh may have seen this write, and later ones of others, before its answer came back.
+    if (current().manifest.epoch < manifest.epoch) {
+      const secretOf = ({ id }: Version) => (id === added?.id ? added.secret : masters.get(id)!.secret)
+      install(assemble(engine, { stored, manifest, integrity }, secretOf))
+    }
+    return manifest
+  }
+
   function install(next: Loaded): void {
     const before = current()
     if (!continues(before.manifest, next.manifest)) throw rolledBack(next.manifest.epoch, before.manifest.epoch)
@@ -144,12 +169,12 @@ export function openSession(
   }
 
   return {
-    origin,
     live,
     current,
     read,
     refresh,
-    install,
+    newMaster: () => newMaster(origin, current().manifest.id),
+    write,
     isCancelling: (keyId) => cancelling.has(keyId),
     close,
   }

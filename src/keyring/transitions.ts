@@ -1,6 +1,7 @@
 import { WaxsealError } from '../errors.ts'
-import { type DecryptPolicy, type Manifest, readyAt, type StateChange, type Version } from './manifest.ts'
-import { type KeyState, NEXT } from './states.ts'
+import type { DecryptPolicy, Manifest, StateChange, Version } from './manifest.ts'
+import type { KeyState } from './states.ts'
+import { readyAt } from './waiting.ts'
 
 /**
  * The changes a manifest can go through, as pure functions of (manifest, now): what is written to the store is the
@@ -9,6 +10,16 @@ import { type KeyState, NEXT } from './states.ts'
 export interface Moment {
   readonly now: number
   readonly reason?: string | undefined
+}
+
+/** Which state may follow which. Destruction also asks for a waiting period. */
+export const NEXT: Readonly<Record<KeyState, readonly KeyState[]>> = {
+  'pre-active': ['active', 'compromised', 'destroyed'],
+  active: ['suspended', 'deactivated', 'compromised'],
+  suspended: ['active', 'deactivated', 'compromised'],
+  deactivated: ['compromised', 'destroyed'],
+  compromised: ['destroyed'],
+  destroyed: [],
 }
 
 export function stage(manifest: Manifest, id: string, wraps: string, moment: Moment): Manifest {
