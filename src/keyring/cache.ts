@@ -2,7 +2,7 @@ import { copyBytes, latin1, sameBytes } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { OFFSET } from '../envelope/format.ts'
 import type { RecordKeyCache } from '../envelope/keys.ts'
-import { config } from '../errors.ts'
+import { expectInteger } from '../errors.ts'
 
 /** Bounds of the record-key cache. Off unless asked for: it keeps record keys in memory. */
 export interface CacheLimits {
@@ -31,15 +31,9 @@ export interface PurgeableCache extends RecordKeyCache {
 /** The limits with their defaults; CONFIG for one out of bounds. */
 export function checkLimits(limits: CacheLimits): Required<CacheLimits> {
   const { entries, maxAgeMs = 60_000, maxUses = 1_000 } = limits
-  for (const [name, value, most] of [
-    ['entries', entries, 1_000_000],
-    ['maxAgeMs', maxAgeMs, 86_400_000],
-    ['maxUses', maxUses, Number.MAX_SAFE_INTEGER],
-  ] as const) {
-    if (!Number.isSafeInteger(value) || value < 1 || value > most) {
-      throw config(`cache.${name}`, `an integer from 1 to ${most}`, value)
-    }
-  }
+  expectInteger('cache.entries', entries, 1, 1_000_000)
+  expectInteger('cache.maxAgeMs', maxAgeMs, 1, 86_400_000)
+  expectInteger('cache.maxUses', maxUses, 1)
   return { entries, maxAgeMs, maxUses }
 }
 

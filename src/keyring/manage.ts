@@ -1,4 +1,4 @@
-import { config, WaxsealError } from '../errors.ts'
+import { config, expectWord, WaxsealError } from '../errors.ts'
 import type { NewMaster } from './load.ts'
 import type { DecryptPolicy, Manifest } from './manifest.ts'
 import type { Session } from './session.ts'
@@ -118,7 +118,7 @@ export function management(session: Session): Management {
       await commit(reason, (m, moment) => transitions.promote(m, id, urgent, moment))
     },
     async suspend(id, { reason, decrypt = 'refuse' } = {}) {
-      checkPolicy(decrypt)
+      expectWord('decrypt', decrypt, 'refuse', 'report')
       await commit(reason, (m, moment) => transitions.suspend(m, id, decrypt, moment))
     },
     async reinstate(id, { reason } = {}) {
@@ -128,7 +128,7 @@ export function management(session: Session): Management {
       await commit(reason, (m, moment) => transitions.deactivate(m, id, moment))
     },
     async markCompromised(id, { reason, decrypt = 'report' }) {
-      checkPolicy(decrypt)
+      expectWord('decrypt', decrypt, 'refuse', 'report')
       await refresh()
       // Only an active version needs a successor, so that any other can be marked while the KMS is away.
       let added = current().active?.idText === id ? await newMaster() : undefined
@@ -168,10 +168,6 @@ export function management(session: Session): Management {
       await commit(reason, (m, moment) => transitions.cancelDestroy(m, id, moment))
     },
   }
-}
-
-function checkPolicy(decrypt: unknown): void {
-  if (decrypt !== 'refuse' && decrypt !== 'report') throw config('decrypt', "'refuse' or 'report'", decrypt)
 }
 
 const isReason = (reason: unknown): boolean =>

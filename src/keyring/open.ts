@@ -1,6 +1,6 @@
 import { defaultEngine } from '../engine/index.ts'
 import { suiteById } from '../envelope/suites.ts'
-import { config } from '../errors.ts'
+import { config, expectInteger } from '../errors.ts'
 import { checkLimits } from './cache.ts'
 import { type Keyring, keyring } from './keyring.ts'
 import { load, type Origin } from './load.ts'
@@ -20,9 +20,7 @@ export function originOf(options: KeyringOptions): Origin {
   if (options.cache) checkLimits(options.cache)
   const { id, minEpoch } = options.pin ?? {}
   if (id !== undefined && (typeof id !== 'string' || id.length !== 22)) throw config('pin.id', '22 characters', id)
-  if (minEpoch !== undefined && !(Number.isSafeInteger(minEpoch) && minEpoch >= 1)) {
-    throw config('pin.minEpoch', 'an integer, 1 or more', minEpoch)
-  }
+  if (minEpoch !== undefined) expectInteger('pin.minEpoch', minEpoch, 1)
   for (const key of ['refreshMs', 'maxAgeMs'] as const) {
     const value = options[key]
     if (value !== undefined && !(value > 0)) throw config(key, 'ms, more than 0', value)
