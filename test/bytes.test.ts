@@ -238,10 +238,14 @@ describe('UTF-8, native and portable', () => {
   })
 })
 
-describe.each(CODECS)('latin1, $name', ({ codecs }) => {
-  it('is one character per byte, different for different bytes', () => {
-    const all = Uint8Array.from({ length: 256 }, (_, i) => i)
-    expect([...codecs.latin1(all, 0, all.length)].map((character) => character.charCodeAt(0))).toEqual([...all])
+describe('brief bytes', () => {
+  it('are zeros that no other has, whatever their length', () => {
+    const taken = [1, 93, 200, 1024, 1025, 5000].flatMap((length) => Array.from({ length: 20 }, () => length))
+    const pieces = taken.map((length) => native.briefBytes(length))
+    expect(pieces.map((piece) => piece.length)).toEqual(taken)
+    expect(pieces.every((piece) => piece.every((byte) => byte === 0))).toBe(true)
+    for (const [i, piece] of pieces.entries()) piece.fill(i + 1)
+    expect(pieces.every((piece, i) => piece.every((byte) => byte === i + 1))).toBe(true)
   })
 })
 

@@ -8,25 +8,32 @@ import * as portable from './portable.ts'
 interface NativeCodecs {
   utf8Write(this: Uint8Array, text: string, at: number): number
   utf8Slice(this: Uint8Array, start: number, end: number): string
-  latin1Slice(this: Uint8Array, start: number, end: number): string
   base64urlSlice(this: Uint8Array, start: number, end: number): string
   base64urlWrite(this: Uint8Array, text: string, at: number): number
 }
 const NodeBuffer = (globalThis as { Buffer?: typeof Buffer }).Buffer
 const prototype = NodeBuffer?.prototype as (Buffer & Partial<NativeCodecs>) | undefined
-const native = ['utf8Write', 'utf8Slice', 'latin1Slice', 'base64urlSlice', 'base64urlWrite'].every(
+const native = ['utf8Write', 'utf8Slice', 'base64urlSlice', 'base64urlWrite'].every(
   (name) => typeof prototype?.[name as keyof NativeCodecs] === 'function',
 )
   ? (prototype as Buffer & NativeCodecs)
   : undefined
+const utf8Length = NodeBuffer?.byteLength as (text: string) => number
 
 export const writeUtf8: typeof portable.writeUtf8 = native
-  ? (out, text, at) => native.utf8Write.call(out, text, at)
+  ? (out, text, at) => (writeAscii(out, text, at) ? text.length : native.utf8Write.call(out, text, at))
   : portable.writeUtf8
 
-export const latin1: typeof portable.latin1 = native
-  ? (bytes, start, end) => native.latin1Slice.call(bytes, start, end)
-  : portable.latin1
+/** A call of the native codec takes as long as some thirty characters here; false where it is needed. */
+function writeAscii(out: Uint8Array, text: string, at: number): boolean {
+  if (text.length > 32) return false
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code > 127) return false
+    out[at + i] = code
+  }
+  return true
+}
 
 export const toBase64url: typeof portable.toBase64url = native
   ? (bytes, end = bytes.length, start = 0) => native.base64urlSlice.call(bytes, start, end)
@@ -47,16 +54,15 @@ export function fromBase64url(text: string, from = 0): Uint8Array | undefined {
   return decode(native, text, from, out) ? out : undefined
 }
 
-let shared = new Uint8Array(1024)
+const shared = new Uint8Array(1024)
+/** Its beginnings, by length: making one takes longer than all checks of a text. */
+const beginnings: Uint8Array[] = []
 
 export function fromBase64urlShared(text: string, from: number): Uint8Array | undefined {
-  if (!native) return portable.fromBase64url(text, from)
   const length = decodedLength(text.length - from)
-  if (length > shared.length) {
-    if (length > 65_536) return fromBase64url(text, from)
-    shared = new Uint8Array(length)
-  }
-  const out = shared.subarray(0, length)
+  if (!native || length > shared.length) return fromBase64url(text, from)
+  beginnings[length] ??= shared.subarray(0, length)
+  const out = beginnings[length]
   return decode(native, text, from, out) ? out : undefined
 }
 
@@ -70,22 +76,25 @@ function decode(codecs: NativeCodecs, text: string, from: number, out: Uint8Arra
   if (body.length % 4 === 1) return false
   const written = codecs.base64urlWrite.call(out, body, 0)
   if (!dropsForeign(codecs)) return codecs.base64urlSlice.call(out, 0, out.length) === body
-  // A decoder that skips what it does not know writes too little then; the other alphabet it does know.
+  // A decoder that skips what it does not know writes too little then. The other alphabet it does know, and beyond
+  // ASCII it may take one character for another: Node 20 reads U+0141 as the A whose code is its lower byte.
+  if (written !== out.length || utf8Length(body) !== body.length) return false
   const last = body.length > 0 ? (portable.VALUES[body.charCodeAt(body.length - 1)] ?? -1) : 0
-  if (last < 0) return false
-  const isCanonical = (last & TRAILING[(body.length % 4) as 0 | 1 | 2 | 3]) === 0
-  return written === out.length && isCanonical && !body.includes('+') && !body.includes('/')
+  const isCanonical = last >= 0 && (last & TRAILING[(body.length % 4) as 0 | 1 | 2 | 3]) === 0
+  return isCanonical && !body.includes('+') && !body.includes('/')
 }
 
 let drops: boolean | undefined
 
-/** Whether this runtime's decoder skips every foreign character; where one is misread, encoding again finds it. */
+/** Whether this runtime's decoder skips every foreign ASCII character; where one is misread, encoding again finds it. */
 function dropsForeign(codecs: NativeCodecs): boolean {
-  drops ??= ['=', ' ', '\n', '.', '\0', '\u00c1', '\u0141', '\u2141', '\ud83d'].every((foreign) =>
-    [`${foreign}AAA`, `A${foreign}AA`, `AAA${foreign}`, `AAAA${foreign}AAA`].every((text) => {
-      const length = decodedLength(text.length)
-      return codecs.base64urlWrite.call(new Uint8Array(length), text, 0) < length
-    }),
-  )
+  drops ??= Array.from({ length: 128 }, (_, code) => String.fromCharCode(code))
+    .filter((character) => !/[\w+/-]/.test(character))
+    .every((foreign) =>
+      [`${foreign}AAA`, `A${foreign}AA`, `AAA${foreign}`, `AAAA${foreign}AAA`].every((text) => {
+        const length = decodedLength(text.length)
+        return codecs.base64urlWrite.call(new Uint8Array(length), text, 0) < length
+      }),
+    )
   return drops
 }

@@ -17,11 +17,6 @@ export function readUtf8(bytes: Uint8Array, start = 0, end = bytes.length): stri
   }
 }
 
-/** One character per byte of a part: a map key for public bytes, never for keys. */
-export function latin1(bytes: Uint8Array, start: number, end: number): string {
-  return String.fromCharCode(...bytes.subarray(start, end))
-}
-
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 /** The value of a character by its code; −1 for what is not in the alphabet. */
 export const VALUES = new Int8Array(128).fill(-1)
