@@ -135,3 +135,15 @@ export function typeName(value: unknown): string {
 export function config(argument: string, expected: string, got: unknown): WaxsealError {
   return new WaxsealError('CONFIG', `"${argument}" expected ${expected}, got ${typeName(got)}`, { argument })
 }
+
+/** CONFIG unless the argument is an integer within bounds. */
+export function expectInteger(argument: string, value: unknown, least: number, most = Number.MAX_SAFE_INTEGER): void {
+  if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return
+  throw config(argument, `an integer from ${least} to ${most}`, value)
+}
+
+/** CONFIG unless the argument is one of the words. */
+export function expectWord(argument: string, value: unknown, ...words: readonly string[]): void {
+  if (words.includes(value as string)) return
+  throw config(argument, words.map((word) => `'${word}'`).join(' or '), value)
+}

@@ -256,6 +256,22 @@ export async function wrapSecret(roots: RootKeys, secret: Secret, context: KmsCo
   }
 }
 
+/** Wraps every key of a keyring under other root keys; loads for that what is not in memory. */
+export async function wrapAnew(origin: Origin, known: Loaded, roots: RootKeys) {
+  const living = known.manifest.versions.filter((version) => version.wraps).map((version) => version.id)
+  const { manifest, integrity, masters, failure } = await load(origin, known, new Set(living))
+  if (failure !== undefined) throw failure
+  const secrets = new Map([...masters].map(([id, master]) => [id, master.secret]))
+  const keys: Record<string, readonly Wrap[]> = {}
+  const hashes = new Map<string, string>()
+  for (const [id, secret] of [[INTEGRITY, integrity] as const, ...secrets]) {
+    const wraps = await wrapSecret(roots, secret, wrapContext(manifest.id, id))
+    keys[id] = wraps
+    hashes.set(id, wrapsHash(origin.engine, id, wraps))
+  }
+  return { keys, hashes, secrets }
+}
+
 /** Test keyrings mark their key ids by five leading zero bytes; a real id never begins so. */
 const TEST_PREFIX = new Uint8Array(5)
 export const isTestKeyId = (id: Uint8Array): boolean => sameBytes(id.subarray(0, TEST_PREFIX.length), TEST_PREFIX)

@@ -1,9 +1,21 @@
 import { config, WaxsealError } from '../errors.ts'
+import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
+import type { Secret } from '../secret.ts'
 import { recordKeyCache } from './cache.ts'
 import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
-import { confirm, type Loaded, load, type Origin, wipeLoaded } from './load.ts'
-import { continues, type Manifest } from './manifest.ts'
-import type { KeyringOptions } from './options.ts'
+import {
+  assemble,
+  confirm,
+  type Loaded,
+  load,
+  type NewMaster,
+  newMaster,
+  type Origin,
+  wipeLoaded,
+  wrapAnew,
+} from './load.ts'
+import { continues, type Manifest, seal } from './manifest.ts'
+import { driversOf, type KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
 /** Calls in the background read the store, or ask the KMS, at most once in this time; `ready()` whenever it has to. */
@@ -11,9 +23,24 @@ const MIN_READ_MS = 1_000
 const MIN_CONFIRM_MS = 30_000
 const MAX_ABSENT_IDS = 10_000
 
+export type { NewMaster } from './load.ts'
+
+/** What a change needs besides the manifest: new wraps, and the secrets behind new ones. */
+export interface Brought {
+  readonly keys: StoredKeyring['keys']
+  readonly secrets: ReadonlyMap<string, Secret>
+}
+
+/** Every key under other root keys, not written yet. */
+export interface WrappedAnew extends Brought {
+  /** Hashes of the wraps, by key id. */
+  readonly hashes: ReadonlyMap<string, string>
+  /** From now on this session asks these root keys. */
+  adopt(): void
+}
+
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
 export interface Session {
-  readonly origin: Origin
   readonly live: Live
   /** What is loaded; CONFIG once closed. */
   current(): Loaded
@@ -23,8 +50,15 @@ export interface Session {
   refresh(): Promise<void>
   /** Resolves when the keys can be used: at once while they are fresh. */
   ready(): Promise<void>
-  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
-  install(next: Loaded): void
+  /** A fresh master key, wrapped under every root key; it belongs to no version yet. */
+  newMaster(): Promise<NewMaster>
+  wrapAnew(kms: KeyringOptions['kms'] | undefined): Promise<WrappedAnew>
+  /**
+   * Writes `changed` as the epoch after the one that is loaded, by compare-and-swap, and takes it over: wipes what it
+   * no longer allows, then tells listeners what changed. Resolves to what was written; undefined, and nothing was
+   * changed, when another write came first.
+   */
+  write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined>
   /** True while a use of the version is cancelling its destruction. */
   isCancelling(keyId: string): boolean
   close(): void
@@ -176,6 +210,24 @@ export function openSession(
     if (next.failure !== undefined) tell('unwrap', next.failure)
   }
 
+  async function write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined> {
+    const { manifest: before, integrity, masters, stored: old, failure } = current()
+    const manifest = { ...changed, epoch: before.epoch + 1 }
+    const stored = integrity.use((key) => seal(engine, key, manifest, { ...old.keys, ...brought?.keys }))
+    try {
+      await saveStored(origin.store, name, stored, before.epoch)
+    } catch (error) {
+      if (WaxsealError.is(error) && error.code === 'CONFLICT') return undefined
+      throw error
+    }
+    // A refresh may have seen this write, and later ones of others, before its answer came back.
+    if (current().manifest.epoch < manifest.epoch) {
+      const secretOf = ({ id }: { id: string }) => masters.get(id)?.secret ?? brought?.secrets.get(id)
+      install(assemble(engine, { stored, manifest, integrity, failure }, secretOf))
+    }
+    return manifest
+  }
+
   function install(next: Loaded): void {
     const before = current()
     if (!continues(before.manifest, next.manifest)) {
@@ -212,13 +264,20 @@ export function openSession(
   }
 
   return {
-    origin,
     live,
     current,
     read,
     refresh: reading.run,
     ready,
-    install,
+    newMaster: () => newMaster(origin, current().manifest.id),
+    async wrapAnew(kms) {
+      const roots = kms === undefined ? origin.roots : { ...origin.roots, drivers: driversOf(kms) }
+      const adopt = (): void => {
+        origin.roots = roots
+      }
+      return { ...(await wrapAnew(origin, current(), roots)), adopt }
+    },
+    write,
     isCancelling: (keyId) => cancelling.has(keyId),
     close,
   }

@@ -1,5 +1,5 @@
 import { copyBytes, wipe } from '../bytes.ts'
-import { config, type ReducedCause, WaxsealError } from '../errors.ts'
+import { expectInteger, type ReducedCause, WaxsealError } from '../errors.ts'
 import type { KmsDriver, KmsFailure } from './kms.ts'
 
 /** How patient a keyring is with its KMS. */
@@ -20,11 +20,7 @@ const MAX_PAUSE_MS = 10_000
 export function checkPatience(patience: KmsPatience = {}): Required<KmsPatience> {
   const checked = { ...DEFAULTS, ...patience }
   for (const key of ['timeoutMs', 'attempts', 'backoffMs'] as const) {
-    const least = key === 'backoffMs' ? 0 : 1
-    const value = checked[key]
-    if (!Number.isSafeInteger(value) || value < least || value > MOST[key]) {
-      throw config(`patience.${key}`, `an integer from ${least} to ${MOST[key]}`, value)
-    }
+    expectInteger(`patience.${key}`, checked[key], key === 'backoffMs' ? 0 : 1, MOST[key])
   }
   return checked
 }
@@ -60,7 +56,8 @@ export async function request(
     }, timeoutMs)
   })
   try {
-    const answer = driver[operation](lent, context, controller.signal).finally(() => wipe(lent))
+    const ask = async (): Promise<Uint8Array> => driver[operation](lent, context, controller.signal)
+    const answer = ask().finally(() => wipe(lent))
     answer.then((bytes) => isLate && bytes instanceof Uint8Array && wipe(bytes), ignore)
     return await Promise.race([answer, late])
   } catch (error) {

@@ -138,5 +138,6 @@ function wrapped(answer: Uint8Array): Uint8Array {
 
 function unwrapped(answer: Uint8Array): Uint8Array {
   if (answer instanceof Uint8Array && answer.length === 32) return answer
+  if (answer instanceof Uint8Array) wipe(answer)
   throw new WaxsealError('DECRYPTION_FAILED', 'kms.unwrap: expected 32 bytes in the answer')
 }

@@ -1,4 +1,4 @@
-import { config, type ErrorCode, WaxsealError } from '../errors.ts'
+import { type ErrorCode, expectInteger, WaxsealError } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import { STATES } from '../keyring/states.ts'
 import type { Checkpoint, RotationSource, Swap } from './source.ts'
@@ -69,9 +69,7 @@ const MAX_PASSES = 10
  */
 export async function rewrap(options: RewrapOptions): Promise<RewrapReport> {
   const { keys, table, batchSize = 500, maxFailures = 1_000, onProgress, signal } = options
-  if (!Number.isSafeInteger(batchSize) || batchSize < 1 || batchSize > 10_000) {
-    throw config('batchSize', 'an integer from 1 to 10000', batchSize)
-  }
+  expectInteger('batchSize', batchSize, 1, 10_000)
   await keys.ready()
   const { active, versions } = keys.status()
   if (active === undefined) throw new WaxsealError('KEY_STATE', 'no version is active', { state: 'none active' })

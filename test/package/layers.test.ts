@@ -3,7 +3,7 @@ import { importsOf, parse, read, sourceFiles, target } from '../support/sources.
 
 /** The rules of docs/architecture.md, asked of every import that stands in src; imports of types count. */
 const LAYERS = [
-  ['errors', 'bytes', 'events', 'secret', 'context', 'postgres'],
+  ['errors', 'codecs', 'bytes', 'events', 'secret', 'context', 'postgres'],
   ['engine'],
   ['envelope'],
   ['kms', 'keystore'],
