@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { freePort } from './port.ts'
 import { fromRoot } from './sources.ts'
 
 /** An imitation of AWS in a process of its own, gone when it is stopped. */
@@ -61,15 +61,4 @@ async function answers(url: string, child: ChildProcess, told: () => string): Pr
   }
   child.kill('SIGKILL')
   throw new Error(`moto_server did not answer: ${told()}`)
-}
-
-/** The system hands one out; somebody else could take it before we do, so the start may fail, and says so. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().on('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 }
