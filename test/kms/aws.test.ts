@@ -1,6 +1,6 @@
 import { inspect } from 'node:util'
 import { KMS } from '@aws-sdk/client-kms'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { createKeyring, openKeyring } from 'waxseal'
 import { memoryKeyStore } from 'waxseal/keystore/memory'
 import { type AwsKmsClient, awsKms } from 'waxseal/kms/aws'
@@ -264,8 +264,9 @@ describe.skipIf(missing('awsKms against moto_server', motoMissing()))(
       expect(notes.decrypt(keys, row)).toEqual(NOTE)
       await keys.ready()
       expect(counted()).toEqual([0, 0])
-      clock.now += 3_600_000
+      clock.now += 3_600_001
       await keys.ready()
+      await vi.waitFor(() => expect(proxy.asked).toHaveLength(3))
       expect(counted()).toEqual([0, 3])
     })
 
