@@ -166,14 +166,16 @@ const FAILURES: Record<KmsFailure, readonly string[]> = {
 }
 
 function failureOf(error: unknown): KmsFailure | undefined {
-  const { name, $fault, $retryable } = (typeof error === 'object' && error !== null ? error : {}) as {
+  const { name, $fault, $retryable, $metadata } = (typeof error === 'object' && error !== null ? error : {}) as {
     name?: unknown
     $fault?: unknown
     $retryable?: unknown
+    $metadata?: { httpStatusCode?: unknown }
   }
   for (const failure of ['denied', 'rejected', 'unavailable'] as const) {
     if (FAILURES[failure].includes(name as string)) return failure
   }
+  const isTransient = $retryable !== undefined || [408, 429].includes($metadata?.httpStatusCode as number)
   // A refusal that is not known here: asking again will not help.
-  return $fault === 'client' && $retryable === undefined ? 'denied' : undefined
+  return $fault === 'client' && !isTransient ? 'denied' : undefined
 }

@@ -32,7 +32,10 @@ export interface Pkcs11KmsOptions {
   readonly tokenLabel: string
   /** Where two tokens have one label: at most 16 bytes. */
   readonly tokenSerial?: string
-  /** The user PIN, or where to ask for it each time a session is opened. One that was refused is not tried again. */
+  /**
+   * The user PIN, or where to ask for it each time a session is opened: calls wait for the answer, so bound it in time.
+   * One that was refused is not tried again.
+   */
   readonly pin: string | (() => string | Promise<string>)
   /** CKA_LABEL of the key: at most 128 bytes. This, `keyId` or both. */
   readonly keyLabel?: string
@@ -55,6 +58,8 @@ const CKA = {
 } as const
 const [CKA_VALUE_LEN, CKA_EXTRACTABLE] = [0x161, 0x162]
 const CKR_USER_ALREADY_LOGGED_IN = 0x100
+/** Incorrect, invalid, of a wrong length, expired, locked. */
+const CKR_PIN = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4]
 const CKR_CRYPTOKI_NOT_INITIALIZED = 0x190
 /** CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED: tokens say so of a blob that does not open, and of broken hardware. */
 const VAGUE = [0x05, 0x06]
@@ -125,7 +130,7 @@ export function pkcs11Kms(options: Pkcs11KmsOptions): KmsDriver {
     } catch (error) {
       // Being logged in belongs to the process, not to the session.
       if (codeOf(error) === CKR_USER_ALREADY_LOGGED_IN) return
-      if (failureOf(error) === 'denied') refused = given
+      if (CKR_PIN.includes(codeOf(error)!)) refused = given
       throw error
     }
   }
@@ -296,13 +301,13 @@ function codeOf(error: unknown): number | undefined {
 /** CKR_ENCRYPTED_DATA_* and CKR_WRAPPED_KEY_*, invalid or of a wrong length. */
 const REJECTED = [0x40, 0x41, 0x110, 0x112]
 /**
- * CKR_PIN_* and CKR_USER_*; CKR_ATTRIBUTE_*, CKR_TEMPLATE_*, CKR_ACTION_PROHIBITED (the token makes no such temporary
+ * Besides CKR_PIN_*: CKR_USER_*; CKR_ATTRIBUTE_*, CKR_TEMPLATE_*, CKR_ACTION_PROHIBITED (the token makes no such temporary
  * keys); CKR_KEY_*, CKR_WRAPPING_KEY_*, CKR_UNWRAPPING_KEY_*, CKR_MECHANISM_*, CKR_FUNCTION_NOT_SUPPORTED, …_REJECTED
  * (what the root key may not do); CKR_SESSION_READ_ONLY, CKR_TOKEN_NOT_RECOGNIZED, …_WRITE_PROTECTED.
  */
 const DENIED = [
-  0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0x102, 0x103, 0x104, 0x11, 0x12, 0x13, 0x1b, 0xd0, 0xd1, 0x62, 0x63, 0x68, 0x69, 0x6a,
-  0xf1, 0xf2, 0x114, 0x115, 0x70, 0x71, 0x54, 0x200, 0xb5, 0xe1, 0xe2,
+  0x102, 0x103, 0x104, 0x11, 0x12, 0x13, 0x1b, 0xd0, 0xd1, 0x62, 0x63, 0x68, 0x69, 0x6a, 0xf1, 0xf2, 0x114, 0x115, 0x70,
+  0x71, 0x54, 0x200, 0xb5, 0xe1, 0xe2,
 ]
 
 /** Any other return value is a failure of token, session or device: it may pass. */
@@ -310,5 +315,5 @@ function failureOf(error: unknown): KmsFailure | undefined {
   const code = codeOf(error)
   if (code === undefined) return undefined
   if (REJECTED.includes(code)) return 'rejected'
-  return DENIED.includes(code) ? 'denied' : 'unavailable'
+  return CKR_PIN.includes(code) || DENIED.includes(code) ? 'denied' : 'unavailable'
 }

@@ -189,6 +189,7 @@ describe.skipIf(missing('awsKms against moto_server', motoMissing()))(
       ['502 with a page', { status: 502, body: '<html>bad gateway</html>', type: 'text/html' }],
       ['503', { status: 503, body: '{"__type":"ServiceUnavailable"}' }],
       ['429', { status: 429, body: '{"__type":"TooManyRequestsException"}' }],
+      ['429 by another name', { status: 429, body: '{"__type":"SomethingNew"}' }],
       ['an answer that is cut', 'truncate'],
       ['an answer that is no JSON', (answer) => answer.slice(0, -3)],
       ['an empty answer', () => '{}'],

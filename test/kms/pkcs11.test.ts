@@ -193,6 +193,15 @@ describe.skipIf(missing('pkcs11Kms in SoftHSM', softHsmMissing()))(
       expect(count('C_CloseSession')).toBe(1)
     })
 
+    it('a PIN that the token could not look at is tried again', async () => {
+      logOut()
+      const watch = watched({ C_Login: fails(0x102) }) // CKR_USER_PIN_NOT_INITIALIZED
+      const kms = driver({ pkcs11: watch.pkcs11 })
+      expect(await refusal(() => wrapBy(kms))).toMatchObject({ code: 'KMS_DENIED' })
+      delete watch.faults.C_Login
+      expect(await wrapBy(kms)).toHaveLength(40)
+    })
+
     it('another PIN is tried after one that was wrong', async () => {
       logOut()
       const { pkcs11, count } = watched()
@@ -205,8 +214,8 @@ describe.skipIf(missing('pkcs11Kms in SoftHSM', softHsmMissing()))(
       expect(count('C_Login')).toBe(2)
     })
 
-    it.each([0xa1, 0xa3, 0xa4, 0x102])(
-      'the answer 0x%s to a PIN is KMS_DENIED and is not asked for again',
+    it.each([0xa1, 0xa2, 0xa3, 0xa4])(
+      'the return value %i to a PIN is KMS_DENIED, and the PIN is not tried again',
       async (code) => {
         const { pkcs11, count } = watched({ C_Login: fails(code) })
         const kms = driver({ pkcs11 })
@@ -324,7 +333,7 @@ describe.skipIf(missing('pkcs11Kms in SoftHSM', softHsmMissing()))(
       [0x32, 'KMS_UNAVAILABLE'],
       [0xb3, 'KMS_UNAVAILABLE'],
       [0xe0, 'KMS_UNAVAILABLE'],
-    ])('the answer 0x%s to C_UnwrapKey is %s, whatever works before', async (code, expected) => {
+    ])('the return value %i of C_UnwrapKey is %s, though it worked before', async (code, expected) => {
       const watch = watched()
       const kms = driver({ pkcs11: watch.pkcs11 })
       const blob = await wrapBy(kms)
