@@ -46,7 +46,7 @@ const SETTLES_WITHIN_MS = 3_000
 
 /**
  * What every KMS driver has to do, as tests: round trips, binding to the context, refusal of changed blobs and of those
- * of another root key, typed errors, concurrency, aborts, nothing secret in what is printed. About 60 requests to the
+ * of another root key, typed errors, concurrency, aborts, nothing secret in what is printed. About 100 requests to the
  * service; none needs a fault of it but those of `hanging`.
  *
  * @example
