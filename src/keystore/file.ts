@@ -1,12 +1,11 @@
 import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { WaxsealError } from '../errors.ts'
-import { conflict, type KeyStore, parseStored, type StoredKeyring } from './keystore.ts'
+import { conflict, type KeyStore, MAX_DOCUMENT, parseStored, type StoredKeyring } from './keystore.ts'
 
 export type { KeyStore, StoredKeyring } from './keystore.ts'
 
 const FORMAT = 'waxseal key store, draft 0'
-const MAX_FILE_BYTES = 64 << 20
 const LOCK_TRIES = 200
 const LOCK_WAIT_MS = 25
 /** A lock is held for a few file operations; one this old was left by a process that died. */
@@ -65,7 +64,7 @@ export function fileKeyStore(path: string): KeyStore {
 async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>> {
   let text: string
   try {
-    if ((await stat(file)).size > MAX_FILE_BYTES) throw malformed(file, 'it is over 64 MiB')
+    if ((await stat(file)).size > MAX_DOCUMENT) throw malformed(file, 'it is over 64 MiB')
     text = await readFile(file, 'utf8')
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return {}

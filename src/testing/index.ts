@@ -10,6 +10,9 @@ import { memoryKeyStore } from '../keystore/memory.ts'
 import type { KmsDriver, Wrap } from '../kms/kms.ts'
 import { Secret } from '../secret.ts'
 
+export type { SuiteFramework } from './framework.ts'
+export { type KeyStoreSuiteSubject, keyStoreSuite } from './keystore-suite.ts'
+
 export interface TestKeyringOptions {
   /** `test` by default. */
   readonly name?: string
