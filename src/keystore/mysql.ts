@@ -24,7 +24,6 @@ const FAILURES: Record<number, TableFailure> = {
   1049: 'no table', // no such database
   1054: 'no table', // no such column
   1153: 'too large', // max_allowed_packet
-  1105: 'too large', // prepared statement with a parameter over max_allowed_packet
 }
 const IN_TRANSACTION = 1
 

@@ -76,7 +76,10 @@ describe.skipIf(missing('node:sqlite', nodeWithSqliteMissing()))('SQLite with no
 
 describe('what is no database, or no table', () => {
   it.each([undefined, null, {}, { exec() {} }, 'file.db'])('%j is CONFIG at once', async (db) => {
-    expect(await refusal(() => sqliteKeyStore(db as Database))).toMatchObject({ code: 'CONFIG', argument: 'db' })
+    expect(await refusal(() => sqliteKeyStore(db as unknown as Database))).toMatchObject({
+      code: 'CONFIG',
+      argument: 'db',
+    })
   })
 
   const db = { exec() {}, prepare: () => ({ all: () => [], run: () => ({ changes: 0 }) }) }

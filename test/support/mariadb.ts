@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
@@ -7,7 +7,7 @@ import { freePort, isRoot, systemUser } from './port.ts'
 
 /** A MariaDB server of our own: in a folder of its own, gone when it is stopped. */
 export interface MariadbServer {
-  /** As root, without a password, of an empty database `test`. */
+  /** As root, without a password, of an empty database `waxseal`. */
   readonly url: string
   stop(): Promise<void>
 }
@@ -37,7 +37,7 @@ export async function startMariadb(...settings: readonly string[]): Promise<Mari
   const options = { cwd: folder, env: { PATH: process.env.PATH ?? '' }, stdio: ['ignore', output, output], ...user }
   const installed = spawnSync(
     find('mariadb-install-db')!,
-    ['--no-defaults', `--datadir=${data}`, '--auth-root-authentication-method=normal'],
+    ['--no-defaults', `--datadir=${data}`, '--auth-root-authentication-method=normal', '--skip-test-db'],
     options as object,
   )
   if (installed.status !== 0) {
@@ -46,7 +46,9 @@ export async function startMariadb(...settings: readonly string[]): Promise<Mari
     throw new Error(`mariadb-install-db failed with ${installed.status}: ${text}`)
   }
   const here = [`--datadir=${data}`, `--socket=${join(folder, 'socket')}`, `--pid-file=${join(folder, 'pid')}`]
-  const net = ['--bind-address=127.0.0.1', `--port=${port}`, '--skip-name-resolve']
+  const first = join(folder, 'first.sql')
+  writeFileSync(first, 'create database waxseal;\n')
+  const net = [`--init-file=${first}`, '--bind-address=127.0.0.1', `--port=${port}`, '--skip-name-resolve']
   // Tests do not survive a power cut; small buffers start quicker.
   const quick = ['--innodb-flush-log-at-trx-commit=0', '--innodb-buffer-pool-size=32M', '--innodb-log-file-size=16M']
   const server = spawn(find('mariadbd')!, ['--no-defaults', ...here, ...net, ...quick, ...settings], options as object)
@@ -65,7 +67,7 @@ export async function startMariadb(...settings: readonly string[]): Promise<Mari
     throw new Error(`mariadbd did not start: ${text}`, { cause: error })
   }
   return {
-    url: `mysql://root@127.0.0.1:${port}/test`,
+    url: `mysql://root@127.0.0.1:${port}/waxseal`,
     async stop() {
       if (server.exitCode !== null || server.signalCode !== null) return
       process.off('exit', killed)
