@@ -18,7 +18,12 @@ const DRIVERS: Record<string, readonly RegExp[]> = {
   'src/kms/local.ts': [/^src\/kms\/kms\.ts$/, /^src\/engine\//, /^src\/(secret|context)\.ts$/],
   'src/keystore/file.ts': [/^src\/keystore\/keystore\.ts$/],
   'src/keystore/memory.ts': [/^src\/keystore\/keystore\.ts$/],
+  'src/keystore/mysql.ts': [/^src\/keystore\/(keystore|table)\.ts$/],
+  'src/keystore/postgres.ts': [/^src\/keystore\/(keystore|table)\.ts$/, /^src\/postgres\.ts$/],
+  'src/keystore/sqlite.ts': [/^src\/keystore\/(keystore|table)\.ts$/],
 }
+/** Beside them: the interfaces, and what all drivers of a kind share. */
+const SHARED = /\/(kms|keystore|portable|table|wraps)\.ts$/
 const MAX_LINES = 350
 const MAX_NAMES = 35
 
@@ -98,7 +103,7 @@ describe('every file of src', () => {
 
 describe('drivers', () => {
   it('are the files beside an interface', () => {
-    const beside = files.filter((file) => /^src\/(kms|keystore)\//.test(file) && !/\/(kms|keystore)\.ts$/.test(file))
+    const beside = files.filter((file) => /^src\/(kms|keystore)\//.test(file) && !SHARED.test(file))
     expect(Object.keys(DRIVERS).sort()).toEqual(beside)
   })
 
@@ -109,6 +114,12 @@ describe('drivers', () => {
       expect(rest).toEqual([])
     },
   )
+
+  it('share what keeps a keyring in a table, which imports its interface and errors alone', () => {
+    expect(ours('src/keystore/table.ts')).toEqual(['src/errors.ts', 'src/keystore/keystore.ts'])
+    const users = files.filter((file) => ours(file).includes('src/keystore/table.ts'))
+    expect(users).toEqual(['mysql', 'postgres', 'sqlite'].map((name) => `src/keystore/${name}.ts`))
+  })
 
   it('are named by no other file but the test keyring', () => {
     const users = files.filter((file) => ours(file).some((to) => to in DRIVERS))
