@@ -5,6 +5,7 @@ import { keyStoreSuite } from 'waxseal/testing'
 import { refusal } from '../keyring/support.ts'
 import { type MariadbServer, mariadbMissing, startMariadb } from '../support/mariadb.ts'
 import { missing } from '../support/missing.ts'
+import { sqlOf } from '../support/snippets.ts'
 import { document } from './document.ts'
 import { EDITS } from './edits.ts'
 
@@ -278,6 +279,31 @@ describe.skipIf(missing('key store on a real MariaDB', mariadbMissing()))('a rea
     const wrong = mysql.createPool({ uri: server.url, user: 'reader', password: 'wrong' })
     expect(await refusal(() => mysqlKeyStore(wrong, { table }).load('crm'))).toMatchObject({ code: 'KMS_DENIED' })
     await wrong.end()
+  })
+
+  it('does what the page says: the table, the grants', async () => {
+    const [schema, grants] = sqlOf('docs/guides/keystores/mysql.md')
+    expect(schema).toBe(keyStoreSchema())
+    await pool.query(schema!)
+    for (const user of ['app', 'key_admin']) await pool.query(`create user ${user}@'127.0.0.1'`)
+    await withConnection((own) => own.query(grants!), { multipleStatements: true })
+    await withConnection(
+      async (own) => {
+        await mysqlKeyStore(own).save('crm', document(1), null)
+        await mysqlKeyStore(own).save('crm', document(2), 1)
+        await expect(own.query('delete from waxseal_keyring')).rejects.toMatchObject({ errno: 1142 })
+      },
+      { user: 'key_admin' },
+    )
+    await withConnection(
+      async (own) => {
+        expect((await mysqlKeyStore(own).load('crm'))?.epoch).toBe(2)
+        expect(await refusal(() => mysqlKeyStore(own).save('crm', document(3), 2))).toMatchObject({
+          code: 'KMS_DENIED',
+        })
+      },
+      { user: 'app' },
+    )
   })
 
   it('a connection that is cut is KMS_UNAVAILABLE, with a reduced cause', async () => {

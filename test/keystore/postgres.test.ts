@@ -7,6 +7,7 @@ import { refusal } from '../keyring/support.ts'
 import { type Client, pgClient, pgliteClient, postgresJsClient } from '../rotation/clients.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
+import { sqlOf } from '../support/snippets.ts'
 import { document } from './document.ts'
 import { postgresSuite, refusesIn, suiteOn } from './postgres-suite.ts'
 
@@ -216,6 +217,38 @@ describe.skipIf(missing('key store on a real PostgreSQL', postgresMissing()))('a
         server.url.replace('postgres@', 'nobody_here@'),
       )
     })
+  })
+
+  it('does what the page says: the table, the grants, the query, the copy', async () => {
+    const [schema, grants, query, copy] = sqlOf('docs/guides/keystores/postgres.md')
+    expect(schema).toBe(keyStoreSchema())
+    await client('pg')().query('create database page')
+    const url = server.url.replace(/postgres$/, 'page')
+    await withClient(async (own) => {
+      await own.query(schema!)
+      await own.query(grants!)
+      await postgresKeyStore(own).save('crm', document(1, '{"versions":[]}'), null)
+      expect((await own.query(query!)).rows).toMatchObject([{ name: 'crm', versions: [] }])
+      await own.query(copy!.replace('to stdout', "to program 'cat > /dev/null'"))
+    }, url)
+    await withClient(
+      async (own) => {
+        expect((await postgresKeyStore(own).load('crm'))?.epoch).toBe(1)
+        expect(await refusal(() => postgresKeyStore(own).save('crm', document(2), 1))).toMatchObject({
+          code: 'KMS_DENIED',
+        })
+        await expect(own.query('delete from waxseal_keyring')).rejects.toMatchObject({ code: '42501' })
+      },
+      url.replace('postgres@', 'app@'),
+    )
+    await withClient(
+      async (own) => {
+        await postgresKeyStore(own).save('crm', document(2), 1)
+        await postgresKeyStore(own).save('hr', document(1), null)
+        await expect(own.query('delete from waxseal_keyring')).rejects.toMatchObject({ code: '42501' })
+      },
+      url.replace('postgres@', 'key_admin@'),
+    )
   })
 
   it('a connection that is cut is KMS_UNAVAILABLE, with a reduced cause', async () => {

@@ -8,6 +8,7 @@ import { keyStoreSchema, sqliteKeyStore } from 'waxseal/keystore/sqlite'
 import { refusal } from '../keyring/support.ts'
 import { missing } from '../support/missing.ts'
 import { nativeClient, nativeClientMissing, nodeWithSqlite, nodeWithSqliteMissing } from '../support/node.ts'
+import { sqlOf } from '../support/snippets.ts'
 import { fromRoot } from '../support/sources.ts'
 import { temporaryFolder } from './folder.ts'
 import { type Database, sqliteSuite } from './sqlite-suite.ts'
@@ -87,6 +88,10 @@ describe('what is no database, or no table', () => {
     const options = { table: table as string }
     expect(await refusal(() => keyStoreSchema(options))).toMatchObject({ code: 'CONFIG', argument: 'table' })
     expect(await refusal(() => sqliteKeyStore(db, options))).toMatchObject({ code: 'CONFIG', argument: 'table' })
+  })
+
+  it('has the statement on its page', () => {
+    expect(sqlOf('docs/guides/keystores/sqlite.md')).toEqual([keyStoreSchema()])
   })
 
   it('a misspelt option is CONFIG', async () => {
