@@ -31,7 +31,7 @@ const NAMES = [
 const TEXTS = {
   'quotes and escapes': `'"\`\\ \\' \\" \\\\ \\u0041 \\n %s ? $1 :name ; -- /* */ {{x}}`,
   'white space at both ends': ' \t\r\n\v\f manifest \u00a0\u2028\u2029\ufeff ',
-  'control characters': Array.from({ length: 0x21 }, (_, i) => String.fromCharCode(i)).join('') + '\u007f\u0080\u009f',
+  'control characters': `${Array.from({ length: 0x21 }, (_, i) => String.fromCharCode(i)).join('')}\u007f\u0080\u009f`,
   'every script': 'Zoë Þórður Łódź Ωμέγα Жук 漢字 かな 한글 עברית العربية 🗝️👩‍👩‍👧 𝔘𝔫𝔦 e\u0301 \u00e9 ß ẞ ı İ',
   'what is no Unicode': '\ud800 \udfff \ufffe \uffff',
   'JSON of its own': '{"epoch":9,"keys":{"integrity":[]}}',
@@ -169,7 +169,7 @@ export function keyStoreSuite({ describe, it, expect }: SuiteFramework, subject:
         const saved = { ...document(1, text), keys: { integrity: [{ uri: text, wrapped: 'AA' }] } }
         await store.save('crm', saved, null)
         const loaded = await store.load('crm')
-        expect([loaded?.manifest === text, loaded?.keys['integrity']?.[0]?.uri === text]).toEqual([true, true])
+        expect([loaded?.manifest === text, loaded?.keys.integrity?.[0]?.uri === text]).toEqual([true, true])
         expect(Object.keys(loaded ?? {}).sort()).toEqual(['epoch', 'keys', 'mac', 'manifest'])
       })
     }
@@ -186,7 +186,7 @@ export function keyStoreSuite({ describe, it, expect }: SuiteFramework, subject:
       await store.save('crm', large, null)
       const loaded = await store.load('crm')
       expect([loaded?.manifest === manifest, Object.keys(loaded?.keys ?? {}).length]).toEqual([true, 301])
-      expect(JSON.stringify(loaded?.keys['integrity']) === JSON.stringify(wraps)).toEqual(true)
+      expect(JSON.stringify(loaded?.keys.integrity) === JSON.stringify(wraps)).toEqual(true)
       await store.save('crm', document(2), 1)
       expect(await store.load('crm')).toEqual(document(2))
     })
@@ -198,7 +198,7 @@ export function keyStoreSuite({ describe, it, expect }: SuiteFramework, subject:
       saved.manifest = 'changed'
       const loaded = (await store.load('crm')) as unknown as Mutable
       loaded.manifest = 'changed'
-      loaded.keys['integrity']![0]!.wrapped = 'changed'
+      loaded.keys.integrity![0]!.wrapped = 'changed'
       delete loaded.keys['k'.repeat(20)]
       expect(await store.load('crm')).toEqual(document(1))
     })

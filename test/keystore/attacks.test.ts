@@ -82,7 +82,7 @@ describe('whoever writes to the table of a key store', () => {
           code: expect.stringMatching(/DECRYPTION_FAILED|MALFORMED/),
         })
       }
-      const integrity = copy.keys['integrity']!
+      const integrity = copy.keys.integrity!
       await write({ ...newer, keys: { ...newer.keys, integrity } })
       if (copy === other) expect(await refusedAs()).toBe('DECRYPTION_FAILED')
     }

@@ -41,7 +41,7 @@ export function postgresSuite(client: () => Client): void {
     const [row] = await query(`select name, epoch::int, document, written_at > now() - interval '1 minute' as fresh,
       (document::json ->> 'manifest')::json -> 'versions' ->> 0 as version from ${table}`)
     expect(row).toMatchObject({ name: 'crm', epoch: 2, fresh: true, version: 'ключ' })
-    expect(row!['document']).toMatch(/^[\x20-\x7e]+$/)
+    expect(row!.document).toMatch(/^[\x20-\x7e]+$/)
   })
 
   it('may run its statement again, and loses nothing', async () => {

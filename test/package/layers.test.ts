@@ -17,7 +17,7 @@ const LAYERS = [
 const LOWEST = ['src/bytes.ts', 'src/errors.ts']
 const DRIVERS: Record<string, readonly RegExp[]> = {
   'src/kms/local.ts': [/^src\/kms\/kms\.ts$/, /^src\/engine\//, /^src\/(secret|context)\.ts$/],
-  'src/keystore/file.ts': [/^src\/keystore\/keystore\.ts$/],
+  'src/keystore/file.ts': [/^src\/keystore\/(keystore|lock)\.ts$/],
   'src/keystore/memory.ts': [/^src\/keystore\/keystore\.ts$/],
   'src/keystore/mysql.ts': [/^src\/keystore\/(keystore|table)\.ts$/],
   'src/keystore/postgres.ts': [/^src\/keystore\/(keystore|table)\.ts$/, /^src\/postgres\.ts$/],
@@ -103,7 +103,7 @@ describe('every file of src', () => {
 describe('drivers', () => {
   it('are the files beside an interface', () => {
     const beside = files.filter(
-      (file) => /^src\/(kms|keystore)\//.test(file) && !/\/(kms|portable|wraps|keystore|table)\.ts$/.test(file),
+      (file) => /^src\/(kms|keystore)\//.test(file) && !/\/(kms|portable|wraps|keystore|table|lock)\.ts$/.test(file),
     )
     expect(Object.keys(DRIVERS).sort()).toEqual(beside)
   })
@@ -151,7 +151,7 @@ describe('cryptography', () => {
         .map((to) => [file, to]),
     )
     const rest = outside.filter(([file, to]) => !(isCrypto(to!) && file!.startsWith('src/engine/')))
-    expect([...new Set(rest.map(([file]) => file))]).toEqual(['src/keystore/file.ts'])
+    expect([...new Set(rest.map(([file]) => file))]).toEqual(['src/keystore/file.ts', 'src/keystore/lock.ts'])
   })
 })
 
