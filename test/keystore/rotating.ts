@@ -13,7 +13,11 @@ const keys = await openKeyring({ name: 'crm', store: postgresKeyStore(sql, { tab
 
 if (mode === 'endless') {
   for (;;) {
-    await keys.promote(await keys.rotate(), { urgent: true })
+    const id = await keys.rotate()
+    // Another may have promoted the same version a moment before.
+    await keys.promote(id, { urgent: true }).catch((error: { code?: unknown }) => {
+      if (error.code !== 'KEY_STATE') throw error
+    })
     process.stdout.write('.')
   }
 }
