@@ -16,7 +16,7 @@ export const ERRORS = {
   KEY_STATE: { retryable: false, class: 'key' },
   /** The key of this data subject was destroyed: the plaintext is gone for good. */
   ERASED: { retryable: false, class: 'key' },
-  /** The key-management service refused: check identity and permissions. */
+  /** The key-management service, or the key store's database, refused: check identity and permissions. */
   KMS_DENIED: { retryable: false, class: 'service' },
   /** The key-management service or the key store did not answer. */
   KMS_UNAVAILABLE: { retryable: true, class: 'service' },

@@ -4,16 +4,7 @@ import { WaxsealError } from '../errors.ts'
 import { type KmsContext, type KmsDriver, MAX_WRAPPED_BYTES } from '../kms/kms.ts'
 import { checkPatience, request } from '../kms/portable.ts'
 import { type RootKeys, unwrapKey, wrapKey } from '../kms/wraps.ts'
-
-/** What the suite needs of a test framework: vitest and jest as they are, node:test with an `expect` of your choice. */
-export interface SuiteFramework {
-  describe(name: string, body: () => void): unknown
-  it(name: string, body: () => Promise<void>): unknown
-  /** Only `toEqual`, deep and with readable values, is asked of it. */
-  expect(value: unknown): { toEqual(expected: unknown): unknown }
-  /** node:util's, so that the suite sees what a log would show; JSON and String are looked at without it. */
-  inspect?(value: unknown): string
-}
+import type { SuiteFramework } from './framework.ts'
 
 /** A driver to be tested. Every factory may be called many times. */
 export interface KmsSuiteSubject {

@@ -2,7 +2,7 @@ import { PKCS11 } from 'pkcs11js'
 import { type Pkcs11Module, pkcs11Kms } from 'waxseal/kms/pkcs11'
 import type { TestModule } from '../support/softhsm.ts'
 
-/** Compiled by `npm run types:native`, never run: the client that applications have fits as it is. */
+/** Compiled by test/types/native.test.ts, never run: the client that applications have fits as it is. */
 declare const pkcs11: PKCS11
 
 export const fits: Pkcs11Module = pkcs11

@@ -19,8 +19,11 @@ const DRIVERS: Record<string, readonly RegExp[]> = {
   'src/kms/aws.ts': [/^src\/kms\/kms\.ts$/],
   'src/kms/local.ts': [/^src\/kms\/kms\.ts$/, /^src\/engine\//, /^src\/(secret|context)\.ts$/],
   'src/kms/pkcs11.ts': [/^src\/kms\/kms\.ts$/],
-  'src/keystore/file.ts': [/^src\/keystore\/keystore\.ts$/],
+  'src/keystore/file.ts': [/^src\/keystore\/(keystore|lock)\.ts$/],
   'src/keystore/memory.ts': [/^src\/keystore\/keystore\.ts$/],
+  'src/keystore/mysql.ts': [/^src\/keystore\/(keystore|table)\.ts$/],
+  'src/keystore/postgres.ts': [/^src\/keystore\/(keystore|table)\.ts$/, /^src\/postgres\.ts$/],
+  'src/keystore/sqlite.ts': [/^src\/keystore\/(keystore|table)\.ts$/],
 }
 const MAX_LINES = 350
 const MAX_NAMES = 35
@@ -102,7 +105,7 @@ describe('every file of src', () => {
 describe('drivers', () => {
   it('are the files beside an interface', () => {
     const beside = files.filter(
-      (file) => /^src\/(kms|keystore)\//.test(file) && !/\/(kms|portable|wraps|keystore)\.ts$/.test(file),
+      (file) => /^src\/(kms|keystore)\//.test(file) && !/\/(kms|portable|wraps|keystore|table|lock)\.ts$/.test(file),
     )
     expect(Object.keys(DRIVERS).sort()).toEqual(beside)
   })
@@ -114,6 +117,12 @@ describe('drivers', () => {
       expect(rest).toEqual([])
     },
   )
+
+  it('share what keeps a keyring in a table, which imports its interface and errors alone', () => {
+    expect(ours('src/keystore/table.ts')).toEqual(['src/errors.ts', 'src/keystore/keystore.ts'])
+    const users = files.filter((file) => ours(file).includes('src/keystore/table.ts'))
+    expect(users).toEqual(['mysql', 'postgres', 'sqlite'].map((name) => `src/keystore/${name}.ts`))
+  })
 
   it('are named by no other file but the test keyring', () => {
     const users = files.filter((file) => ours(file).some((to) => to in DRIVERS))
@@ -144,7 +153,7 @@ describe('cryptography', () => {
         .map((to) => [file, to]),
     )
     const rest = outside.filter(([file, to]) => !(isCrypto(to!) && file!.startsWith('src/engine/')))
-    expect([...new Set(rest.map(([file]) => file))]).toEqual(['src/keystore/file.ts'])
+    expect([...new Set(rest.map(([file]) => file))]).toEqual(['src/keystore/file.ts', 'src/keystore/lock.ts'])
   })
 })
 
