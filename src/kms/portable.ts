@@ -48,7 +48,9 @@ export async function request(
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
       isLate = true
-      reject(new WaxsealError('KMS_UNAVAILABLE', `kms.${operation}: no answer from ${driver.keyUri} in ${timeoutMs} ms`))
+      reject(
+        new WaxsealError('KMS_UNAVAILABLE', `kms.${operation}: no answer from ${driver.keyUri} in ${timeoutMs} ms`),
+      )
       controller.abort()
     }, timeoutMs)
   })
@@ -102,7 +104,10 @@ function statusOf(error: unknown): number | undefined {
 
 /** Name, code and status of a client's error. Not its message: clients quote bodies there, and a body may hold a key. */
 function withoutBody(error: unknown): Error {
-  const { name, code } = (typeof error === 'object' && error !== null ? error : {}) as { name?: unknown; code?: unknown }
+  const { name, code } = (typeof error === 'object' && error !== null ? error : {}) as {
+    name?: unknown
+    code?: unknown
+  }
   const status = statusOf(error)
   const reduced = new Error(status === undefined ? 'no HTTP status' : `HTTP status ${status}`)
   if (isWord(name)) reduced.name = name

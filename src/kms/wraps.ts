@@ -105,7 +105,9 @@ async function wrapOnce(
     const blob = wrapped(await request(driver, 'wrap', carrier, context, patience))
     const length = new Uint8Array(LENGTH_BYTES)
     writeU16(length, 0, blob.length)
-    return wrapped(concat(length, blob, engine.aead('xchacha20-poly1305', carrier, true).seal(key, encodeContext(context))))
+    return wrapped(
+      concat(length, blob, engine.aead('xchacha20-poly1305', carrier, true).seal(key, encodeContext(context))),
+    )
   } finally {
     wipe(carrier)
   }
