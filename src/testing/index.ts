@@ -10,6 +10,9 @@ import { memoryKeyStore } from '../keystore/memory.ts'
 import type { KmsDriver, Wrap } from '../kms/kms.ts'
 import { Secret } from '../secret.ts'
 
+export { type MemoryKms, type MemoryKmsOptions, type Misbehaviour, memoryKms } from './kms.ts'
+export { type KmsSuiteSubject, kmsSuite, type SuiteFramework } from './kms-suite.ts'
+
 export interface TestKeyringOptions {
   /** `test` by default. */
   readonly name?: string
