@@ -60,8 +60,8 @@ export interface GoogleKmsOptions {
  * whose checksum is wrong or missing is not believed and asked for again. What is stored is the ciphertext as it came:
  * 32 bytes become about 110, at most 16,384.
  *
- * The client takes no abort signal. A call that timed out is cancelled if the client's promise can do that, else left
- * to the client's deadline (60 s over gRPC unless configured; none over REST), and what it still answers is wiped.
+ * The client takes no abort signal. A call that timed out is cancelled if the client's promise can do that; else it is
+ * left to the client's own deadline (60 s over gRPC unless configured, none over REST), and a late answer is wiped.
  *
  * Errors: CONFIG at once for a key name of another form. From a keyring: KMS_DENIED for PERMISSION_DENIED,
  * UNAUTHENTICATED, NOT_FOUND, FAILED_PRECONDITION (disabled or destroyed), UNIMPLEMENTED, missing credentials, and
@@ -90,27 +90,31 @@ export function googleKms({ client, keyName }: GoogleKmsOptions): KmsDriver {
   return {
     keyUri: `google-kms:${keyName}`,
 
-    async wrap(key, context, signal) {
-      await ready(client, signal)
-      const aad = aadOf(context)
-      const request = { name: keyName, plaintext: key, plaintextCrc32c: checksum(key), ...aad }
-      const [answer] = await cancellable(client.encrypt(request, { retry: null }), signal).catch((error: unknown) => {
-        throw failureOf(error) === 'rejected' ? unfit() : error
-      })
-      if (!answer.verifiedPlaintextCrc32c || !answer.verifiedAdditionalAuthenticatedDataCrc32c) {
-        throw new Error('Google did not verify the checksums of the request')
-      }
-      if (!answer.name?.startsWith(`${keyName}/cryptoKeyVersions/`)) throw new Error('Google used another key')
-      return intact(answer.ciphertext, answer.ciphertextCrc32c)
-    },
+    wrap: (key, context, signal) =>
+      abortable(signal, async (call) => {
+        await ready(client)
+        const plaintext = copyBytes(key)
+        const request = { name: keyName, plaintext, plaintextCrc32c: checksum(key), ...aadOf(context) }
+        const made = call(client.encrypt(request, { retry: null })).finally(() => wipe(plaintext))
+        const [answer] = await made.catch((error: unknown) => {
+          throw failureOf(error) === 'rejected' ? unfit() : error
+        })
+        if (!answer.verifiedPlaintextCrc32c || !answer.verifiedAdditionalAuthenticatedDataCrc32c) {
+          throw new Error('Google did not verify the checksums of the request')
+        }
+        if (!answer.name?.startsWith(`${keyName}/cryptoKeyVersions/`)) throw new Error('Google used another key')
+        return intact(answer.ciphertext, answer.ciphertextCrc32c)
+      }),
 
-    async unwrap(wrapped, context, signal) {
-      await ready(client, signal)
-      const aad = aadOf(context)
-      const request = { name: keyName, ciphertext: wrapped, ciphertextCrc32c: checksum(wrapped), ...aad }
-      const [answer] = await cancellable(client.decrypt(request, { retry: null }), signal)
-      return intact(answer.plaintext, answer.plaintextCrc32c)
-    },
+    unwrap: (wrapped, context, signal) =>
+      abortable(signal, async (call) => {
+        await ready(client)
+        // Copies: over REST the client sends the whole buffer that a view is a part of.
+        const ciphertext = copyBytes(wrapped)
+        const request = { name: keyName, ciphertext, ciphertextCrc32c: checksum(wrapped), ...aadOf(context) }
+        const [answer] = await call(client.decrypt(request, { retry: null }))
+        return intact(answer.plaintext, answer.plaintextCrc32c)
+      }),
 
     failureOf,
   }
@@ -118,8 +122,7 @@ export function googleKms({ client, keyName }: GoogleKmsOptions): KmsDriver {
 
 const KEY_NAME = /^projects\/[\w.:-]+\/locations\/[\w-]+\/keyRings\/[\w-]+\/cryptoKeys\/[\w-]+$/
 
-async function ready(client: GoogleKmsClient, signal: AbortSignal | undefined): Promise<void> {
-  signal?.throwIfAborted()
+async function ready(client: GoogleKmsClient): Promise<void> {
   try {
     await client.initialize?.()
   } catch {
@@ -128,12 +131,27 @@ async function ready(client: GoogleKmsClient, signal: AbortSignal | undefined): 
   }
 }
 
-/** Promises of some versions of the client have `cancel`; those that do not are left to their deadline. */
-function cancellable<T>(call: Promise<T> & { cancel?: () => void }, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal || typeof call.cancel !== 'function') return call
-  const cancel = (): void => call.cancel?.()
-  signal.addEventListener('abort', cancel, { once: true })
-  return call.finally(() => signal.removeEventListener('abort', cancel))
+/** A call of the client; promises of some of its versions can be cancelled. */
+type Call = <T>(made: Promise<T> & { cancel?: () => void }) => Promise<T>
+
+/** The client takes no signal: its answer is waited for no longer, and wiped when it comes. */
+function abortable(signal: AbortSignal | undefined, work: (call: Call) => Promise<Uint8Array>): Promise<Uint8Array> {
+  if (!signal) return work((made) => made)
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted()
+    let cancel: (() => void) | undefined
+    const done = work((made) => {
+      cancel = () => made.cancel?.()
+      return made
+    })
+    const abort = (): void => {
+      reject(signal.reason)
+      done.then(wipe, () => undefined)
+      cancel?.()
+    }
+    signal.addEventListener('abort', abort, { once: true })
+    done.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
 }
 
 function aadOf(context: KmsContext) {
@@ -153,16 +171,20 @@ function intact(bytes: unknown, crc: { readonly value?: unknown } | null | undef
   throw new Error('the checksum of the answer is wrong')
 }
 
-/** gRPC status codes, which the client gives for both transports. */
+/** gRPC status codes: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED. */
 const INVALID_ARGUMENT = 3
 const DENIED: readonly unknown[] = [5, 7, 9, 12, 16]
 
+/** The client gives a gRPC status as `code`; over REST some versions give the HTTP status, with the body as message. */
 function failureOf(error: unknown): KmsFailure | undefined {
   const { code, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>
-  if (typeof code !== 'number') return undefined
-  // Also how the service says that what arrived does not fit its checksum.
-  if (code === INVALID_ARGUMENT) return /checksum|crc32c/i.test(String(message)) ? 'unavailable' : 'rejected'
-  return DENIED.includes(code) ? 'denied' : 'unavailable'
+  const text = String(message)
+  if (code === INVALID_ARGUMENT || (code === 400 && text.includes('INVALID_ARGUMENT'))) {
+    // Also how the service says that what arrived does not fit its checksum.
+    return /checksum|crc32c/i.test(text) ? 'unavailable' : 'rejected'
+  }
+  if (DENIED.includes(code) || code === 400 || code === 501) return 'denied'
+  return typeof code === 'number' && code < 100 ? 'unavailable' : undefined
 }
 
 const unfit = (): WaxsealError =>

@@ -43,7 +43,7 @@ type Write = (path: string, body: Record<string, string>, signal?: AbortSignal) 
 
 /** Of an answer over fetch, in bytes; one of Transit is below 1 KiB. */
 const MAX_ANSWER_BYTES = 65_536
-const CIPHERTEXT = /^vault:v[1-9]\d{0,9}:[A-Za-z0-9+/]{40,1000}={0,2}$/
+const CIPHERTEXT = /^vault:v[1-9]\d{0,9}:([A-Za-z0-9+/]{40,1000}={0,2})$/
 const OTHER_CONTEXT: KmsContext = { 'waxseal:probe': 'a context that nothing is wrapped under' }
 
 /**
@@ -122,7 +122,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
       const { ciphertext } = await write(`${mount}/encrypt/${key}`, body, signal).catch((error: unknown) => {
         throw statusOf(error) === 400 ? unfit() : error
       })
-      if (typeof ciphertext !== 'string' || !CIPHERTEXT.test(ciphertext)) {
+      if (!isCiphertext(ciphertext)) {
         throw new Error('Vault answered without a ciphertext')
       }
       if (!bindsContext) await prove(ciphertext, signal)
@@ -132,7 +132,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
     async unwrap(wrapped, context, signal) {
       signal?.throwIfAborted()
       const ciphertext = readUtf8(wrapped)
-      if (ciphertext === undefined || !CIPHERTEXT.test(ciphertext)) {
+      if (!isCiphertext(ciphertext)) {
         throw new WaxsealError('MALFORMED', 'kms: not a blob of Vault Transit')
       }
       return open(ciphertext, context, signal)
@@ -142,6 +142,10 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
   }
 }
 
+/** In its one canonical form: Vault itself reads several as the same. */
+const isCiphertext = (text: unknown): text is string =>
+  typeof text === 'string' && fromBase64(CIPHERTEXT.exec(text)?.[1]) !== undefined
+
 /** As Vault allows in the paths of Transit. */
 const NAME = /^\w(?:[\w.-]{0,126}\w)?$/
 
@@ -150,7 +154,17 @@ function byClient(client: VaultClient): [address: string, write: Write] {
     throw config('client', 'a node-vault client', client)
   }
   const { base } = parsed('client', client.endpoint)
-  return [base, async (path, body) => dataOf(await client.write(path, body))]
+  return [base, async (path, body, signal) => dataOf(await abortable(client.write(path, body), signal))]
+}
+
+/** The client takes no signal: its answer is waited for no longer. */
+function abortable<T>(call: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return call
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+    call.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
 }
 
 function byFetch({ address, token, namespace, allowInsecure = false }: VaultByFetch): [address: string, write: Write] {
