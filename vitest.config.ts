@@ -7,7 +7,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^waxseal$/, replacement: `${src}index.ts` },
-      { find: /^waxseal\/(engine|envelope|rotation|testing)$/, replacement: `${src}$1/index.ts` },
+      { find: /^waxseal\/(engine|envelope|recovery|rotation|testing)$/, replacement: `${src}$1/index.ts` },
       { find: /^waxseal\/rotation\/postgres$/, replacement: `${src}rotation/sources/postgres.ts` },
       { find: /^waxseal\/(.+)$/, replacement: `${src}$1.ts` },
     ],

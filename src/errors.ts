@@ -47,13 +47,22 @@ export interface ErrorDetails {
   /** The argument that was wrong (CONFIG, SCHEMA, LIMIT_EXCEEDED). */
   readonly argument?: string | undefined
   readonly cause?: unknown
+  /** A cause that is reduced already. */
+  readonly reduced?: ReducedCause
+}
+
+/** What is kept of a cause. */
+export interface ReducedCause {
+  readonly name: string
+  readonly code?: string
+  readonly message: string
 }
 
 const WHERE = ['table', 'field', 'rowId', 'keyId', 'state', 'argument'] as const
 const brand = Symbol.for('waxseal.error')
 
 /** An error's cause without its payload: drivers put queries and bodies on their errors. */
-function reduceCause(cause: unknown): { name: string; code?: string; message: string } | undefined {
+function reduceCause(cause: unknown): ReducedCause | undefined {
   if (cause === undefined || cause === null) return undefined
   if (!(cause instanceof Error)) return { name: typeof cause, message: 'not an Error' }
   const code = (cause as { code?: unknown }).code
@@ -84,7 +93,7 @@ export class WaxsealError extends Error {
   declare readonly argument?: string
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
-    const cause = reduceCause(details.cause)
+    const cause = details.reduced ?? reduceCause(details.cause)
     super(message, cause && { cause })
     this.code = code
     this.retryable = ERRORS[code].retryable
@@ -99,7 +108,7 @@ export class WaxsealError extends Error {
 }
 
 /** Tells an error where it happened, unless it knows already; anything that is not ours passes as it is. */
-export function at(error: unknown, where: Omit<ErrorDetails, 'cause'>): unknown {
+export function at(error: unknown, where: Omit<ErrorDetails, 'cause' | 'reduced'>): unknown {
   if (WaxsealError.is(error)) {
     for (const name of WHERE) if (where[name] !== undefined && error[name] === undefined) tell(error, name, where[name])
   }

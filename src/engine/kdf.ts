@@ -10,6 +10,7 @@ export const LABELS = {
   subkey: label('waxseal/subkey/0'),
   keyringId: label('waxseal/ringid/0'),
   manifestMac: label('waxseal/manmac/0'),
+  keyCheck: label('waxseal/keychk/0'),
   localKms: label('waxseal/lockms/0'),
 } as const
 

@@ -1,10 +1,12 @@
 import { type Keys, SOURCE } from '../envelope/keys.ts'
 import type { Actor } from '../events.ts'
+import type { StoredKeyring } from '../keystore/keystore.ts'
 import { printsAs } from '../secret.ts'
 import type { Loaded, Origin } from './load.ts'
 import type { Management } from './manage.ts'
-import { type DecryptPolicy, type Manifest, readyAt, type StateChange } from './manifest.ts'
+import type { DecryptPolicy, LogEntry, StateChange } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
+import { type Due, readyAt, whatIsDue } from './policy.ts'
 import { openSession } from './session.ts'
 import { keySource } from './source.ts'
 import type { KeyState } from './states.ts'
@@ -13,6 +15,8 @@ import type { KeyState } from './states.ts'
 export interface VersionStatus {
   readonly id: string
   readonly state: KeyState
+  /** Whether its key is in memory here. */
+  readonly loaded: boolean
   readonly retired: boolean
   /** For suspended and compromised versions: whether decrypting is refused or reported. */
   readonly decrypt?: DecryptPolicy
@@ -32,12 +36,25 @@ export interface KeyringStatus {
   /** The active version's id; undefined while it is suspended. */
   readonly active: string | undefined
   readonly suites: readonly number[]
+  /** ms; see {@link createKeyring}. */
+  readonly propagationMs: number
+  /** ms; undefined: rotated only on request. */
+  readonly cryptoperiodMs: number | undefined
+  /** What {@link Keyring.maintain} would do now. */
+  readonly due: readonly Due[]
+  /** Accepted rollbacks, changed root keys, changed policies. */
+  readonly log: readonly LogEntry[]
   readonly versions: readonly VersionStatus[]
 }
+
+/** The keyring as it was last read: what exportKeyring writes down. */
+export const STORED = Symbol('waxseal.stored')
 
 /** An open keyring. Management calls read the store, change it by compare-and-swap, and take effect here at once. */
 export interface Keyring extends Keys, Management, AsyncDisposable {
   status(): KeyringStatus
+  /** @internal */
+  [STORED](): StoredKeyring
   /** Wipes the keys from memory. Later use is a CONFIG error. */
   close(): Promise<void>
 }
@@ -46,6 +63,8 @@ export interface Keyring extends Keys, Management, AsyncDisposable {
 const MANAGEMENT = [
   'rotate',
   'maintain',
+  'setPolicy',
+  'changeRootKey',
   'promote',
   'suspend',
   'reinstate',
@@ -67,7 +86,7 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
   const session = openSession(origin, options, first, async (keyId) =>
     (await manage()).cancelDestroy(keyId, { reason: 'used while pending destruction' }),
   )
-  const { live, current, refresh, close } = session
+  const { live, current, ready, close } = session
 
   const handle = (who: Actor): Keys =>
     printsAs(
@@ -79,12 +98,6 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
       },
       `[keys of ${name}]`,
     )
-
-  async function ready(): Promise<void> {
-    current()
-    const age = live.now() - live.loadedAt
-    if (live.wanted.size > 0 || age > live.refreshMs || age < 0) await refresh()
-  }
 
   const managed = Object.fromEntries(
     MANAGEMENT.map((call) => [
@@ -98,25 +111,31 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
     [SOURCE]: keySource(live, {}),
     as: handle,
     ready,
-    status: () => describe(current().manifest, live.suites),
+    status: () => describe(current(), live.suites, live.now()),
     ...managed,
+    [STORED]: () => current().stored,
     close: async () => close(),
     [Symbol.asyncDispose]: async () => close(),
   }
   return printsAs(self, `[keyring ${name}]`)
 }
 
-function describe(manifest: Manifest, suites: readonly number[]): KeyringStatus {
-  const { name, id, epoch, versions } = manifest
+function describe({ manifest, masters }: Loaded, suites: readonly number[], now: number): KeyringStatus {
+  const { name, id, epoch, propagationMs, cryptoperiodMs, log, versions } = manifest
   return {
     name,
     id,
     epoch,
     active: versions.find((version) => version.state === 'active')?.id,
     suites,
+    propagationMs,
+    cryptoperiodMs,
+    due: whatIsDue(manifest, now),
+    log,
     versions: versions.map((version) => ({
       id: version.id,
       state: version.state,
+      loaded: masters.has(version.id),
       retired: version.retired === true,
       ...(version.decrypt ? { decrypt: version.decrypt } : {}),
       ...(version.state === 'pre-active' ? { promoteAt: readyAt(manifest, version) } : {}),

@@ -1,21 +1,31 @@
-import { fromBase64url, sameBytes, toBase64url, wipe } from '../bytes.ts'
+import { copyBytes, sameBytes, toBase64url, wipe } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
-import { kdf, LABELS } from '../engine/kdf.ts'
 import { KEY_ID_BYTES } from '../envelope/format.ts'
-import type { MasterKey } from '../envelope/keys.ts'
-import type { DataKeyWrap, Suite } from '../envelope/suites.ts'
 import { WaxsealError } from '../errors.ts'
 import { type KeyStore, loadStored, type StoredKeyring } from '../keystore/keystore.ts'
-import { type KmsContext, type KmsDriver, unwrapKey, type Wrap, wrapKey } from '../kms/kms.ts'
-import { printsAs, Secret } from '../secret.ts'
-import { claimedId, INTEGRITY, type Manifest, unseal, type Version, wrapsHash } from './manifest.ts'
+import type { KmsContext, Wrap } from '../kms/kms.ts'
+import { type RootKeys, unwrapKey, wrapKey } from '../kms/wraps.ts'
+import { Secret } from '../secret.ts'
+import {
+  claimedId,
+  INTEGRITY,
+  keyCheck,
+  keyringId,
+  type Manifest,
+  unseal,
+  type Version,
+  wrapsHash,
+} from './manifest.ts'
+import { type LoadedMaster, loadedMaster } from './master.ts'
 
 /** Where a keyring comes from. */
 export interface Origin {
   readonly name: string
   readonly store: KeyStore
-  readonly kms: KmsDriver
+  /** Changes with `changeRootKey`. */
+  roots: RootKeys
   readonly engine: Engine
+  readonly preload: 'live' | 'active'
   /** A test keyring: its key ids are marked, and every other keyring refuses them. */
   readonly testing?: boolean
 }
@@ -27,30 +37,26 @@ export interface Loaded {
   readonly integrity: Secret
   readonly masters: ReadonlyMap<string, LoadedMaster>
   readonly active: LoadedMaster | undefined
+  /** Why a version that should be here is not. */
+  readonly failure?: unknown
 }
 
-/** Puts together what belongs together: one loaded master for every version that still has a key. */
+/** Puts together what belongs together: a loaded master for every version whose key is at hand. */
 export function assemble(
   engine: Engine,
-  parts: Pick<Loaded, 'stored' | 'manifest' | 'integrity'>,
-  secretOf: (version: Version) => Secret,
+  parts: Pick<Loaded, 'stored' | 'manifest' | 'integrity' | 'failure'>,
+  secretOf: (version: Version) => Secret | undefined,
 ): Loaded {
   const masters = new Map<string, LoadedMaster>()
   let active: LoadedMaster | undefined
   for (const version of parts.manifest.versions) {
-    if (!version.wraps) continue
-    const master = loadedMaster(engine, parts.manifest.id, version, secretOf(version))
+    const secret = version.wraps === undefined ? undefined : secretOf(version)
+    if (!secret) continue
+    const master = loadedMaster(engine, parts.manifest.id, version, secret)
     masters.set(version.id, master)
     if (version.state === 'active') active = master
   }
   return { ...parts, masters, active }
-}
-
-export interface LoadedMaster extends MasterKey {
-  readonly version: Version
-  readonly secret: Secret
-  /** Wipes the key and its subkeys. */
-  destroy(): void
 }
 
 /** What a wrapped key is bound to, as readable pairs for the KMS's own policies and audit trail. */
@@ -58,11 +64,16 @@ export function wrapContext(keyring: string, key: string): KmsContext {
   return { 'waxseal:keyring': keyring, 'waxseal:key': key }
 }
 
+const NONE: ReadonlySet<string> = new Set()
+/** Requests to the KMS that one keyring has under way at once. */
+const PARALLEL = 8
+
 /**
- * Reads, authenticates and unwraps. What `known` already holds unwrapped is not asked of the KMS again.
- * CONFIG when there is no such keyring: opening never creates.
+ * Reads, authenticates and unwraps what rows may refer to, and what is `wanted` besides. What `known` holds unwrapped is
+ * not asked of the KMS again. A version that cannot be unwrapped is left out, with the reason in `failure`: what
+ * happened to the others counts all the same. CONFIG when there is no such keyring: opening never creates.
  */
-export async function load(origin: Origin, known?: Loaded): Promise<Loaded> {
+export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promise<Loaded> {
   const { name, store, engine } = origin
   const stored = await loadStored(store, name)
   if (!stored) {
@@ -70,44 +81,179 @@ export async function load(origin: Origin, known?: Loaded): Promise<Loaded> {
       argument: 'name',
     })
   }
-  if (known && stored.mac === known.stored.mac && stored.manifest === known.stored.manifest) return known
+  const isKnown = known && stored.mac === known.stored.mac && stored.manifest === known.stored.manifest
   const integrity = known?.integrity ?? (await unwrapIntegrity(origin, stored))
-  const manifest = integrity.use((key) => unseal(engine, key, name, stored))
-  const secrets = new Map<string, Secret>()
-  await Promise.all(
-    manifest.versions.map(async (version) => {
+  try {
+    const manifest = isKnown ? known.manifest : integrity.use((key) => unseal(engine, key, name, stored))
+    const missing = manifest.versions.filter(
+      (version) => !known?.masters.has(version.id) && (wanted.has(version.id) || isPreloaded(version, origin.preload)),
+    )
+    if (isKnown && !missing.some((version) => version.wraps)) return known
+    const fresh = new Map<string, Secret>()
+    let failure: unknown
+    await inParallel(missing, async (version) => {
       if (!version.wraps) return
-      const held = known?.masters.get(version.id)?.secret
-      secrets.set(version.id, held ?? (await unwrapMaster(origin, stored, manifest.id, version.id)))
-    }),
+      try {
+        fresh.set(version.id, new Secret(await unwrapMaster(origin, { stored, manifest }, version)))
+      } catch (error) {
+        failure ??= error
+      }
+    })
+    return assemble(
+      engine,
+      { stored, manifest, integrity, failure },
+      ({ id }) => known?.masters.get(id)?.secret ?? fresh.get(id),
+    )
+  } catch (error) {
+    if (!known) integrity.destroy()
+    throw error
+  }
+}
+
+/**
+ * Nothing refers to a retired version, as a query has shown; whoever asks for it all the same loads it. One whose
+ * destruction is pending is at hand, so that the first use of it cancels that.
+ */
+function isPreloaded({ state, retired, destroyAt }: Version, preload: Origin['preload']): boolean {
+  if (destroyAt !== undefined) return true
+  return preload === 'active' ? state === 'active' || state === 'pre-active' : retired !== true
+}
+
+/** Loads for a caller who needs all of it. */
+async function loadWhole(origin: Origin): Promise<Loaded> {
+  const loaded = await load(origin)
+  if (loaded.failure === undefined) return loaded
+  wipeLoaded(loaded)
+  throw loaded.failure
+}
+
+interface Flight {
+  readonly origin: Origin
+  readonly loading: Promise<Loaded>
+  callers: number
+}
+const flights = new WeakMap<KeyStore, Set<Flight>>()
+
+/**
+ * Opens for many callers at once with one load. It is shared by those who come while it runs: each gets keys of its own
+ * to close, the shared ones are wiped behind the last, and a failure is told to these callers and forgotten.
+ */
+export async function loadShared(origin: Origin): Promise<Loaded> {
+  const running = flights.get(origin.store) ?? new Set()
+  flights.set(origin.store, running)
+  const shared = [...running].find((flight) => isSame(flight.origin, origin))
+  const flight = shared ?? { origin, loading: loadWhole(origin), callers: 0 }
+  if (!shared) {
+    running.add(flight)
+    const land = (): boolean => running.delete(flight)
+    flight.loading.then(land, land)
+  }
+  flight.callers++
+  try {
+    return ownCopy(origin.engine, await flight.loading)
+  } finally {
+    if (--flight.callers === 0) flight.loading.then(wipeLoaded, () => undefined)
+  }
+}
+
+function isSame(a: Origin, b: Origin): boolean {
+  return (
+    a.name === b.name &&
+    a.engine === b.engine &&
+    a.preload === b.preload &&
+    a.roots.drivers.length === b.roots.drivers.length &&
+    a.roots.drivers.every((driver, i) => driver === b.roots.drivers[i]) &&
+    JSON.stringify(a.roots.patience) === JSON.stringify(b.roots.patience)
   )
-  return assemble(engine, { stored, manifest, integrity }, (version) => secrets.get(version.id)!)
 }
 
-async function unwrapMaster(origin: Origin, stored: StoredKeyring, keyring: string, id: string): Promise<Secret> {
-  return new Secret(await unwrapKey(origin.kms, stored.keys[id]!, wrapContext(keyring, id)))
+function ownCopy(engine: Engine, { integrity, masters, ...rest }: Loaded): Loaded {
+  const copy = (secret: Secret): Secret => new Secret(secret.use(copyBytes))
+  return assemble(engine, { ...rest, integrity: copy(integrity) }, ({ id }) => {
+    const master = masters.get(id)
+    return master && copy(master.secret)
+  })
 }
 
-async function unwrapIntegrity(origin: Origin, stored: StoredKeyring): Promise<Secret> {
+/** Wipes all keys of what was loaded. */
+export function wipeLoaded(loaded: Loaded): void {
+  loaded.integrity.destroy()
+  for (const master of loaded.masters.values()) master.destroy()
+}
+
+/** Asks the KMS anew for every key in memory; fails when one does not come back as it was. */
+export async function confirm(origin: Origin, loaded: Loaded): Promise<void> {
+  const { manifest, masters, integrity, stored } = loaded
+  const isUnchanged = (secret: Secret) => (key: Uint8Array) =>
+    !secret.destroyed && secret.use((held) => origin.engine.equal(key, held))
+  const held = [...masters.values()].map((master) => ({ id: master.idText, secret: master.secret }))
+  await inParallel([{ id: INTEGRITY, secret: integrity }, ...held], async ({ id, secret }) => {
+    if (secret.destroyed) return
+    const key = await unwrapKey(origin.roots, stored.keys[id]!, wrapContext(manifest.id, id), isUnchanged(secret))
+    wipe(key)
+  })
+}
+
+async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const queue = [...items]
+  const worker = async (): Promise<void> => {
+    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item)
+  }
+  await Promise.all(Array.from({ length: Math.min(PARALLEL, queue.length) }, worker))
+}
+
+function unwrapMaster(
+  { roots, engine }: Origin,
+  { stored, manifest }: Pick<Loaded, 'stored' | 'manifest'>,
+  { id, check }: Version,
+): Promise<Uint8Array> {
+  return unwrapKey(
+    roots,
+    stored.keys[id]!,
+    wrapContext(manifest.id, id),
+    (key) => keyCheck(engine, key, manifest.id, id) === check,
+  )
+}
+
+async function unwrapIntegrity({ roots, engine }: Origin, stored: StoredKeyring): Promise<Secret> {
   const wraps = stored.keys[INTEGRITY]
   if (!wraps) throw new WaxsealError('MALFORMED', 'key store: the integrity key is missing')
-  return new Secret(await unwrapKey(origin.kms, wraps, wrapContext(claimedId(stored), INTEGRITY)))
+  const id = claimedId(stored)
+  const isRight = (key: Uint8Array): boolean => toBase64url(keyringId(engine, key)) === id
+  return new Secret(await unwrapKey(roots, wraps, wrapContext(id, INTEGRITY), isRight))
 }
 
 /** A fresh master key, wrapped but not yet in any manifest. */
 export interface NewMaster {
   readonly id: string
-  readonly wraps: readonly Wrap[]
-  readonly hash: string
+  readonly keys: Readonly<Record<string, readonly Wrap[]>>
+  /** Hash of the wraps, and the check value, for the manifest. */
+  readonly wraps: string
+  readonly check: string
   readonly secret: Secret
 }
 
-export async function newMaster(origin: Omit<Origin, 'store'>, keyring: string): Promise<NewMaster> {
-  const { engine, kms, testing = false } = origin
+export async function newMaster({ engine, roots, testing = false }: Origin, keyring: string): Promise<NewMaster> {
   const id = toBase64url(newKeyId(engine, testing))
-  const bytes = engine.randomKey(32)
-  const wraps = [await wrapKey(kms, bytes, wrapContext(keyring, id))]
-  return { id, wraps, hash: wrapsHash(engine, id, wraps), secret: new Secret(bytes) }
+  const secret = new Secret(engine.randomKey(32))
+  try {
+    const wraps = await wrapSecret(roots, secret, wrapContext(keyring, id))
+    const check = secret.use((key) => keyCheck(engine, key, keyring, id))
+    return { id, keys: { [id]: wraps }, wraps: wrapsHash(engine, id, wraps), check, secret }
+  } catch (error) {
+    secret.destroy()
+    throw error
+  }
+}
+
+/** Wraps under every root key. A copy, since the KMS takes its time and the secret may be destroyed meanwhile. */
+export async function wrapSecret(roots: RootKeys, secret: Secret, context: KmsContext): Promise<Wrap[]> {
+  const lent = secret.use(copyBytes)
+  try {
+    return await wrapKey(roots, lent, context)
+  } finally {
+    wipe(lent)
+  }
 }
 
 /** Test keyrings mark their key ids by five leading zero bytes; a real id never begins so. */
@@ -118,39 +264,4 @@ export function newKeyId(engine: Engine, testing: boolean): Uint8Array {
   const id = engine.randomKey(KEY_ID_BYTES)
   if (testing) id.set(TEST_PREFIX)
   return testing || !isTestKeyId(id) ? id : newKeyId(engine, testing)
-}
-
-function isRemarkable({ state, retired, destroyAt }: Version): boolean {
-  return state === 'suspended' || state === 'compromised' || retired === true || destroyAt !== undefined
-}
-
-/** What a subkey is for; one key, one use (SP 800-57 part 1, section 5.2). */
-const PURPOSE_WRAP_DATA_KEYS = 1
-
-/** A master key never wraps directly: one subkey per purpose and suite, derived when first asked for. */
-export function loadedMaster(engine: Engine, keyring: string, version: Version, secret: Secret): LoadedMaster {
-  const id = fromBase64url(version.id)!
-  const keyringBytes = fromBase64url(keyring)!
-  const wraps: DataKeyWrap[] = []
-  const prepare = (suite: Suite): DataKeyWrap => {
-    const binding = Uint8Array.of(PURPOSE_WRAP_DATA_KEYS, suite.id)
-    const derived = secret.use((key) => kdf(engine, key, LABELS.subkey, binding, keyringBytes, id))
-    const wrap = suite.dataKeyWrap(engine, derived.subarray(0, 32))
-    wipe(derived)
-    return wrap
-  }
-  const master: LoadedMaster = {
-    id,
-    idText: version.id,
-    compromised: version.state === 'compromised',
-    remarkable: isRemarkable(version),
-    version,
-    secret,
-    wrapFor: (suite) => (wraps[suite.id] ??= prepare(suite)),
-    destroy() {
-      secret.destroy()
-      for (const wrap of wraps) wrap?.destroy()
-    },
-  }
-  return printsAs(master, `[master key ${version.id} ${version.state}]`)
 }

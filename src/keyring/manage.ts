@@ -1,18 +1,24 @@
 import { config, WaxsealError } from '../errors.ts'
-import { saveStored } from '../keystore/keystore.ts'
-import { assemble, type NewMaster, newMaster } from './load.ts'
-import { type DecryptPolicy, type Manifest, readyAt, seal } from './manifest.ts'
+import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
+import type { Wrap } from '../kms/kms.ts'
+import type { Secret } from '../secret.ts'
+import { assemble, load, type NewMaster, newMaster, wrapContext, wrapSecret } from './load.ts'
+import { type DecryptPolicy, INTEGRITY, type Manifest, seal, wrapsHash } from './manifest.ts'
+import { driversOf, type KeyringOptions } from './options.ts'
+import { type PolicyOptions, policyOf, readyAt, stagedOf, whatIsDue } from './policy.ts'
 import type { Session } from './session.ts'
 import * as transitions from './transitions.ts'
 
 /**
  * Changing keys: rare, and never on the way of a request, so this file loads when it is first needed. Every call reads
- * the store, decides on what stands there, and writes by compare-and-swap.
+ * the store, decides on what stands there, and writes by compare-and-swap. The KMS is asked before, under no lock.
  */
 
+/** Kept in the history and told to listeners; at most 1,000 characters each. */
 export interface Reason {
-  /** Kept in the history and told to listeners. */
   readonly reason?: string
+  /** Who does it. */
+  readonly actor?: string
 }
 
 export interface Management {
@@ -21,8 +27,19 @@ export interface Management {
    * version within its refresh interval; {@link Keyring.maintain} promotes it after the propagation time.
    */
   rotate(options?: Reason): Promise<string>
-  /** Does what is due: promotes a staged version, carries out destructions. Safe from many instances at once. */
-  maintain(): Promise<{ promoted: string[]; destroyed: string[] }>
+  /**
+   * Does what is due (see {@link KeyringStatus.due}): stages a successor in time for the end of the cryptoperiod,
+   * promotes a staged version, carries out destructions. Call it every few minutes from as many instances as you like.
+   */
+  maintain(options?: Pick<Reason, 'actor'>): Promise<{ staged: string[]; promoted: string[]; destroyed: string[] }>
+  /** Changes how long staged versions wait and how long one stays active. */
+  setPolicy(policy: PolicyOptions & Reason): Promise<void>
+  /**
+   * Wraps every version anew, under `kms` or, without it, the root keys that this keyring was opened with. No record is
+   * touched. First give every instance the old and the new root key, then call this, then take the old one away.
+   * One wrap and one unwrap per version and root key.
+   */
+  changeRootKey(options?: Reason & { kms?: KeyringOptions['kms'] }): Promise<void>
   /** Makes a staged version active. KEY_STATE before its propagation time, unless `urgent`. */
   promote(id: string, options?: Reason & { urgent?: boolean }): Promise<void>
   /** Stops a version from encrypting; decrypting is refused unless `decrypt: 'report'`. */
@@ -49,6 +66,12 @@ export interface Management {
 /** A change of the manifest, decided on what the store holds at that moment. */
 type Transition = (manifest: Manifest, moment: transitions.Moment) => Manifest
 
+/** What a change needs besides: new wraps, and the secrets behind new ones. */
+interface Brought {
+  readonly keys: StoredKeyring['keys']
+  readonly secrets: ReadonlyMap<string, Secret>
+}
+
 const PENDING_MS = 7 * 86_400_000
 const MAX_PENDING_MS = 100 * 366 * 86_400_000
 const MAX_COMMIT_TRIES = 20
@@ -63,17 +86,18 @@ export function management(session: Session): Management {
    * Applies a transition and resolves to the manifest that stands then. Somebody else's write in between means reading
    * and deciding again; a transition that returns its input writes nothing.
    */
-  async function commit(reason: string | undefined, transition: Transition, added?: NewMaster): Promise<Manifest> {
-    if (reason !== undefined && !isReason(reason))
-      throw config('reason', 'well-formed text of at most 1000 characters', reason)
+  async function commit({ reason, actor }: Reason, transition: Transition, brought?: Brought): Promise<Manifest> {
+    for (const [key, value] of Object.entries({ reason, actor })) {
+      if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
+    }
     const turn = writing.then(async () => {
       for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
         await read()
         const before = current()
-        const changed = transition(before.manifest, { now: now(), reason })
+        const changed = transition(before.manifest, { now: now(), reason, actor })
         if (changed === before.manifest) return changed
         const manifest = { ...changed, epoch: before.manifest.epoch + 1 }
-        const keys = added ? { ...before.stored.keys, [added.id]: added.wraps } : before.stored.keys
+        const keys = { ...before.stored.keys, ...brought?.keys }
         const stored = before.integrity.use((key) => seal(engine, key, manifest, keys))
         try {
           await saveStored(origin.store, name, stored, before.manifest.epoch)
@@ -81,11 +105,12 @@ export function management(session: Session): Management {
           if (WaxsealError.is(error) && error.code === 'CONFLICT') continue
           throw error
         }
-        const secretOf = (version: { id: string }) =>
-          version.id === added?.id ? added.secret : before.masters.get(version.id)!.secret
+        const secretOf = ({ id }: { id: string }) => before.masters.get(id)?.secret ?? brought?.secrets.get(id)
         // A refresh may have seen this write, and later ones of others, before its answer came back.
         if (current().manifest.epoch < manifest.epoch)
-          install(assemble(engine, { stored, manifest, integrity: before.integrity }, secretOf))
+          install(
+            assemble(engine, { stored, manifest, integrity: before.integrity, failure: before.failure }, secretOf),
+          )
         return manifest
       }
       throw new WaxsealError('CONFLICT', `keyring "${name}" is being changed by others all the time`)
@@ -94,26 +119,39 @@ export function management(session: Session): Management {
     return turn
   }
 
-  const staged = (manifest: Manifest) =>
-    manifest.versions.find((version) => version.state === 'pre-active' && version.destroyAt === undefined)
+  const broughtBy = ({ id, keys, secret }: NewMaster): Brought => ({ keys, secrets: new Map([[id, secret]]) })
+
+  /** Stages a version unless one is staged; whoever comes second takes the first one's. */
+  async function stage(why: Reason, isWanted: (manifest: Manifest) => boolean): Promise<Manifest> {
+    const { manifest } = current()
+    if (stagedOf(manifest) || !isWanted(manifest)) return manifest
+    const added = await newMaster(origin, manifest.id)
+    const staged = await commit(
+      why,
+      (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
+      broughtBy(added),
+    )
+    if (!staged.versions.some((version) => version.id === added.id)) added.secret.destroy()
+    return staged
+  }
 
   return {
-    async rotate({ reason } = {}) {
+    async rotate(why = {}) {
       await refresh()
-      const waiting = staged(current().manifest)
-      if (waiting) return waiting.id
-      const added = await newMaster(origin, current().manifest.id)
-      const stage = (m: Manifest, moment: transitions.Moment) =>
-        staged(m) ? m : transitions.stage(m, added.id, added.hash, moment)
-      return staged(await commit(reason, stage, added))!.id
+      return stagedOf(await stage(why, () => true))!.id
     },
-    async maintain() {
+    async maintain({ actor } = {}) {
+      const why = { reason: 'due', ...(actor === undefined ? {} : { actor }) }
+      const staged: string[] = []
       const promoted: string[] = []
       const destroyed: string[] = []
-      await commit('due', (manifest, moment) => {
+      await refresh()
+      const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now()).some(({ action }) => action === 'rotate')
+      if (isRotationDue(current().manifest)) staged.push(stagedOf(await stage(why, isRotationDue))?.id ?? '')
+      await commit(why, (manifest, moment) => {
         promoted.length = destroyed.length = 0
         let next = manifest
-        const waiting = staged(next)
+        const waiting = stagedOf(next)
         if (waiting && readyAt(next, waiting) <= moment.now) {
           next = transitions.promote(next, waiting.id, false, moment)
           promoted.push(waiting.id)
@@ -125,22 +163,55 @@ export function management(session: Session): Management {
         }
         return next
       })
-      return { promoted, destroyed }
+      return { staged: staged.filter(Boolean), promoted, destroyed }
     },
-    async promote(id, { reason, urgent = false } = {}) {
-      await commit(reason, (m, moment) => transitions.promote(m, id, urgent, moment))
+    async setPolicy({ reason, actor, ...policy }) {
+      policyOf(policy, current().manifest)
+      await commit({ ...(reason && { reason }), ...(actor && { actor }) }, (m, moment) => {
+        const { cryptoperiodMs: _, ...rest } = m
+        return transitions.logged({ ...rest, ...policyOf(policy, m) }, { what: 'policy changed' }, moment)
+      })
     },
-    async suspend(id, { reason, decrypt = 'refuse' } = {}) {
+    async changeRootKey({ kms, ...why } = {}) {
+      const roots = kms === undefined ? origin.roots : { ...origin.roots, drivers: driversOf(kms) }
+      const keys: Record<string, readonly Wrap[]> = {}
+      for (;;) {
+        const { manifest } = current()
+        const living = manifest.versions.filter((version) => version.wraps)
+        const whole = await load(origin, current(), new Set(living.map((version) => version.id)))
+        if (whole.failure !== undefined) throw whole.failure
+        keys[INTEGRITY] ??= await wrapSecret(roots, whole.integrity, wrapContext(manifest.id, INTEGRITY))
+        for (const { idText: id, secret } of whole.masters.values()) {
+          keys[id] ??= await wrapSecret(roots, secret, wrapContext(manifest.id, id))
+        }
+        const hashes = new Map(Object.entries(keys).map(([id, wraps]) => [id, wrapsHash(engine, id, wraps)]))
+        let isWhole = false
+        await commit(
+          why,
+          (m, moment) => {
+            isWhole = m.versions.every((version) => !version.wraps || hashes.has(version.id))
+            return isWhole ? transitions.rewrapped(m, hashes, moment) : m // staged meanwhile: wrap that one too
+          },
+          { keys, secrets: new Map([...whole.masters].map(([id, master]) => [id, master.secret])) },
+        )
+        if (isWhole) break
+      }
+      origin.roots = roots
+    },
+    async promote(id, { urgent = false, ...why } = {}) {
+      await commit(why, (m, moment) => transitions.promote(m, id, urgent, moment))
+    },
+    async suspend(id, { decrypt = 'refuse', ...why } = {}) {
       checkPolicy(decrypt)
-      await commit(reason, (m, moment) => transitions.suspend(m, id, decrypt, moment))
+      await commit(why, (m, moment) => transitions.suspend(m, id, decrypt, moment))
     },
-    async reinstate(id, { reason } = {}) {
-      await commit(reason, (m, moment) => transitions.reinstate(m, id, moment))
+    async reinstate(id, why = {}) {
+      await commit(why, (m, moment) => transitions.reinstate(m, id, moment))
     },
-    async deactivate(id, { reason } = {}) {
-      await commit(reason, (m, moment) => transitions.deactivate(m, id, moment))
+    async deactivate(id, why = {}) {
+      await commit(why, (m, moment) => transitions.deactivate(m, id, moment))
     },
-    async markCompromised(id, { reason, decrypt = 'report' }) {
+    async markCompromised(id, { decrypt = 'report', ...why }) {
       checkPolicy(decrypt)
       await refresh()
       // Only an active version needs a successor, so that any other can be marked while the KMS is away.
@@ -152,33 +223,33 @@ export function management(session: Session): Management {
           const marked = transitions.markCompromised(m, id, decrypt, moment)
           if (!needsSuccessor) return marked
           if (!added) return m // promoted meanwhile: make a successor first
-          return transitions.promote(transitions.stage(marked, added.id, added.hash, moment), added.id, true, moment)
+          return transitions.promote(transitions.stage(marked, added, moment), added.id, true, moment)
         }
-        await commit(reason, mark, added)
+        await commit(why, mark, added && broughtBy(added))
         if (!needsSuccessor) return undefined
         if (added) return added.id
         added = await newMaster(origin, current().manifest.id)
       }
     },
-    async retire(id, { reason, references }) {
+    async retire(id, { references, ...why }) {
       if (!Number.isSafeInteger(references) || references < 0) throw config('references', 'a count', references)
       if (references > 0) {
         throw new WaxsealError('CONFLICT', `${references} rows still refer to the version`, { keyId: id })
       }
-      await commit(reason, (m, moment) => transitions.retire(m, id, moment))
+      await commit(why, (m, moment) => transitions.retire(m, id, moment))
     },
-    async destroy(id, { reason, backupsExpire, pendingMs = PENDING_MS }) {
+    async destroy(id, { backupsExpire, pendingMs = PENDING_MS, ...why }) {
       const expiry = backupsExpire instanceof Date ? backupsExpire.getTime() : Number.NaN
       if (Number.isNaN(expiry)) throw config('backupsExpire', 'a valid Date', backupsExpire)
       if (!Number.isSafeInteger(pendingMs) || pendingMs < 0 || pendingMs > MAX_PENDING_MS) {
         throw config('pendingMs', 'ms, 0 to 100 years', pendingMs)
       }
       const at = Math.max(expiry, now() + pendingMs)
-      await commit(reason, (m, moment) => transitions.scheduleDestroy(m, id, at, moment))
+      await commit(why, (m, moment) => transitions.scheduleDestroy(m, id, at, moment))
       return new Date(at)
     },
-    async cancelDestroy(id, { reason } = {}) {
-      await commit(reason, (m, moment) => transitions.cancelDestroy(m, id, moment))
+    async cancelDestroy(id, why = {}) {
+      await commit(why, (m, moment) => transitions.cancelDestroy(m, id, moment))
     },
   }
 }
@@ -187,5 +258,4 @@ function checkPolicy(decrypt: unknown): void {
   if (decrypt !== 'refuse' && decrypt !== 'report') throw config('decrypt', "'refuse' or 'report'", decrypt)
 }
 
-const isReason = (reason: unknown): boolean =>
-  typeof reason === 'string' && reason.length <= 1_000 && reason.isWellFormed()
+const isNote = (note: unknown): boolean => typeof note === 'string' && note.length <= 1_000 && note.isWellFormed()

@@ -13,6 +13,19 @@ export type DecryptPolicy = 'refuse' | 'report'
 export interface StateChange {
   readonly state: KeyState | 'retired' | 'destroying'
   readonly at: number
+  readonly actor?: string
+  readonly reason?: string
+}
+
+/** What happened to the keyring as a whole; kept for good. */
+export interface LogEntry {
+  readonly what: 'rollback accepted' | 'root key changed' | 'policy changed'
+  /** The epoch that this made. */
+  readonly epoch: number
+  /** For an accepted rollback: the epoch of the restored copy. What was written between the two is given up. */
+  readonly from?: number
+  readonly at: number
+  readonly actor?: string
   readonly reason?: string
 }
 
@@ -28,6 +41,8 @@ export interface Version {
   readonly destroyAt?: number
   /** 32 bytes of the SHA-512 of the wraps, base64url; a destroyed version has none: what stays is its tombstone. */
   readonly wraps?: string
+  /** 16 bytes of a KDF output of the key, base64url: a KMS that answers with another key is found out. */
+  readonly check?: string
   readonly history: readonly StateChange[]
 }
 
@@ -42,6 +57,9 @@ export interface Manifest {
   readonly suites: readonly number[]
   /** How long a staged version waits before it may become active. */
   readonly propagationMs: number
+  /** How long a version stays active until its successor is due; absent: rotated only on request. */
+  readonly cryptoperiodMs?: number
+  readonly log: readonly LogEntry[]
   readonly versions: readonly Version[]
 }
 
@@ -65,6 +83,11 @@ function mac(engine: Engine, integrityKey: Uint8Array, manifest: Uint8Array): Ui
 export function wrapsHash(engine: Engine, keyId: string, wraps: readonly Wrap[]): string {
   const text = JSON.stringify([keyId, ...wraps.map((wrap) => [wrap.uri, wrap.wrapped])])
   return toBase64url(engine.sha512(utf8(text) ?? ascii('')), 32)
+}
+
+/** Tells a master key from any other; says nothing about it. */
+export function keyCheck(engine: Engine, key: Uint8Array, keyring: string, id: string): string {
+  return toBase64url(kdf(engine, key, LABELS.keyCheck, fromBase64url(keyring)!, fromBase64url(id)!), 16)
 }
 
 /** Signs a manifest for the store. Wraps of destroyed versions are left behind. */
@@ -133,6 +156,9 @@ function parseManifest(text: string): Manifest {
     typeof m.id === 'string' &&
     isTime(m.epoch) &&
     isTime(m.propagationMs) &&
+    (m.cryptoperiodMs === undefined || isTime(m.cryptoperiodMs)) &&
+    Array.isArray(m.log) &&
+    m.log.every(isLogEntry) &&
     Array.isArray(m.suites) &&
     m.suites.every(Number.isInteger) &&
     Array.isArray(m.versions) &&
@@ -155,8 +181,20 @@ function isVersion(v: Version): boolean {
     (v.decrypt === undefined || v.decrypt === 'refuse' || v.decrypt === 'report') &&
     (v.retired === undefined || v.retired === true) &&
     (v.destroyAt === undefined || isTime(v.destroyAt)) &&
-    (v.state === 'destroyed' ? v.wraps === undefined : typeof v.wraps === 'string') &&
+    (v.state === 'destroyed'
+      ? v.wraps === undefined && v.check === undefined
+      : typeof v.wraps === 'string' && typeof v.check === 'string') &&
     Array.isArray(v.history)
+  )
+}
+
+function isLogEntry(entry: LogEntry): boolean {
+  return (
+    typeof entry === 'object' &&
+    entry !== null &&
+    typeof entry.what === 'string' &&
+    isTime(entry.epoch) &&
+    (entry.from === undefined || isTime(entry.from))
   )
 }
 
@@ -166,11 +204,26 @@ function malformed(what: string): WaxsealError {
   return new WaxsealError('MALFORMED', `key store: manifest: ${what}`)
 }
 
-export function newManifest(name: string, id: string, suites: readonly number[], propagationMs: number): Manifest {
-  return { format: FORMAT, name, id, epoch: 0, suites, propagationMs, versions: [] }
+/** How long a staged version waits, and how long it is then active. */
+export type Policy = Pick<Manifest, 'propagationMs' | 'cryptoperiodMs'>
+
+export function newManifest(name: string, id: string, suites: readonly number[], policy: Policy): Manifest {
+  return { format: FORMAT, name, id, epoch: 0, suites, ...policy, log: [], versions: [] }
 }
 
-/** When a staged version may be promoted: ms since the epoch. */
-export function readyAt(manifest: Manifest, version: Version): number {
-  return (version.history[0]?.at ?? 0) + manifest.propagationMs
+/** True when `next` is `before` with more history: an older copy is not, nor is one that was changed from an older copy. */
+export function continues(before: Manifest, next: Manifest): boolean {
+  if (next.epoch < before.epoch) return false
+  if (next.epoch === before.epoch) return JSON.stringify(next) === JSON.stringify(before)
+  if (gaveUp(next, before.epoch)) return true
+  const versions = new Map(next.versions.map((version) => [version.id, version]))
+  return before.versions.every(({ id, history }) => {
+    const later = versions.get(id)?.history.slice(0, history.length)
+    return JSON.stringify(later) === JSON.stringify(history)
+  })
+}
+
+/** True when a rollback behind `epoch` was accepted explicitly. */
+function gaveUp(manifest: Manifest, epoch: number): boolean {
+  return manifest.log.some((entry) => entry.from !== undefined && entry.from < epoch && epoch < entry.epoch)
 }

@@ -1,27 +1,100 @@
 import type { Engine } from '../engine/engine.ts'
+import { defaultEngine } from '../engine/index.ts'
+import { suiteById } from '../envelope/suites.ts'
+import { config } from '../errors.ts'
 import type { OnEvent } from '../events.ts'
-import type { CacheLimits } from './cache.ts'
+import type { KeyStore } from '../keystore/keystore.ts'
+import type { KmsDriver } from '../kms/kms.ts'
+import { checkPatience, type KmsPatience } from '../kms/portable.ts'
+import { type CacheLimits, checkLimits } from './cache.ts'
+import { freshnessOf } from './freshness.ts'
 import type { Origin } from './load.ts'
 
 /** What opening and creating take. */
 export interface KeyringOptions {
   /** Letters, digits, `.`, `_` and `-`; at most 64. */
   readonly name: string
-  readonly store: Origin['store']
-  readonly kms: Origin['kms']
+  readonly store: KeyStore
+  /**
+   * One root key, or up to 16 of them: new keys are wrapped under all (or not made at all), and unwrapped by any, in
+   * this order. For two regions, or a cloud and a break-glass passphrase.
+   */
+  readonly kms: KmsDriver | readonly KmsDriver[]
+  /** Time-outs and retries of KMS requests. */
+  readonly patience?: KmsPatience
   /** Pins one suite, for writing and for reading. */
   readonly suite?: 1 | 2
   /** Told of every use, failure and state change; see {@link OnEvent}. */
   readonly onEvent?: OnEvent
   /** Keeps opened record keys for repeated reads. Off by default. */
   readonly cache?: CacheLimits
-  /** The stored manifest is read again after this many ms, when a call comes. 300,000 (5 minutes) by default. */
+  /**
+   * `live` (default) unwraps at once every version that rows may refer to; `active` only the active and the staged one,
+   * for a short cold start. Any other is unwrapped when it is first asked for: KEY_NOT_LOADED, then `ready()`.
+   */
+  readonly preload?: 'live' | 'active'
+  /**
+   * The stored manifest is read again within this many ms, when calls come: what happened to a key elsewhere counts
+   * here then. 300,000 (5 minutes) by default.
+   */
   readonly refreshMs?: number
-  /** Keys that could not be checked for this long are not used any more. 3,600,000 (1 hour) by default. */
+  /** Keys in memory are unwrapped anew by the KMS after this many ms, in the background. 3,600,000 (1 hour) by default. */
   readonly maxAgeMs?: number
+  /**
+   * For how long after `maxAgeMs` keys are used that the KMS, or the key store, could not confirm. Then KEY_NOT_LOADED.
+   * 10,800,000 (3 hours) by default.
+   */
+  readonly graceMs?: number
   /** Which keyring, and how old it may be: a replaced or rolled-back store is refused. */
   readonly pin?: { readonly id?: string; readonly minEpoch?: number }
   readonly engine?: Engine
   /** ms since the epoch. */
   readonly clock?: () => number
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
+const MAX_ROOT_KEYS = 16
+const MAX_URI = 2048
+
+/** Checks the options that opening and creating share. */
+export function originOf(options: KeyringOptions): Origin {
+  const { name, store, kms, engine = defaultEngine(), suite, preload = 'live' } = options
+  if (typeof name !== 'string' || !NAME.test(name)) {
+    throw config('name', '1 to 64 letters, digits, ".", "_" or "-", beginning with a letter or digit', name)
+  }
+  if (typeof store?.load !== 'function' || typeof store.save !== 'function') throw config('store', 'a key store', store)
+  if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
+  if (preload !== 'live' && preload !== 'active') throw config('preload', "'live' or 'active'", preload)
+  if (options.cache) checkLimits(options.cache)
+  const { id, minEpoch } = options.pin ?? {}
+  if (id !== undefined && (typeof id !== 'string' || id.length !== 22)) throw config('pin.id', '22 characters', id)
+  if (minEpoch !== undefined && !(Number.isSafeInteger(minEpoch) && minEpoch >= 1)) {
+    throw config('pin.minEpoch', 'an integer, 1 or more', minEpoch)
+  }
+  freshnessOf(options)
+  return {
+    name,
+    store,
+    roots: { drivers: driversOf(kms), patience: checkPatience(options.patience), engine },
+    engine,
+    preload,
+  }
+}
+
+/** One driver or several, checked. */
+export function driversOf(kms: KeyringOptions['kms']): readonly KmsDriver[] {
+  const drivers: readonly KmsDriver[] = Array.isArray(kms) ? [...kms] : [kms]
+  if (drivers.length < 1 || drivers.length > MAX_ROOT_KEYS) throw config('kms', '1 to 16 KMS drivers', kms)
+  for (const driver of drivers) {
+    if (typeof driver?.wrap !== 'function' || typeof driver.unwrap !== 'function')
+      throw config('kms', 'a KMS driver', driver)
+    const { keyUri } = driver
+    if (typeof keyUri !== 'string' || keyUri === '' || keyUri.length > MAX_URI) {
+      throw config('kms.keyUri', 'text of 1 to 2048 characters', keyUri)
+    }
+  }
+  if (new Set(drivers.map((driver) => driver.keyUri)).size < drivers.length) {
+    throw config('kms', 'a different root key in each driver', kms)
+  }
+  return drivers
 }

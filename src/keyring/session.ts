@@ -1,14 +1,14 @@
 import { config, WaxsealError } from '../errors.ts'
 import { recordKeyCache } from './cache.ts'
-import { type Loaded, load, type Origin } from './load.ts'
-import type { Manifest } from './manifest.ts'
+import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
+import { confirm, type Loaded, load, type Origin, wipeLoaded } from './load.ts'
+import { continues, type Manifest } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
-const REFRESH_MS = 300_000
-const MAX_AGE_MS = 3_600_000
-/** Calls in the background read the store at most once in this time; `ready()` reads whenever it has to. */
-const MIN_REFRESH_MS = 1_000
+/** Calls in the background read the store, or ask the KMS, at most once in this time; `ready()` whenever it has to. */
+const MIN_READ_MS = 1_000
+const MIN_CONFIRM_MS = 30_000
 const MAX_ABSENT_IDS = 10_000
 
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
@@ -21,6 +21,8 @@ export interface Session {
   read(): Promise<void>
   /** The same, one read at a time, shared by all who wait for it; a failure is shared with them alone. */
   refresh(): Promise<void>
+  /** Resolves when the keys can be used: at once while they are fresh. */
+  ready(): Promise<void>
   /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
   install(next: Loaded): void
   /** True while a use of the version is cancelling its destruction. */
@@ -42,9 +44,10 @@ export function openSession(
     if (Number.isNaN(time)) throw config('clock', 'ms since the epoch', time)
     return time
   }
-  let refreshing: Promise<void> | undefined
-  let attemptedAt = now()
+  const freshness = freshnessOf(options)
   const cancelling = new Set<string>()
+  let checked = { readAt: now(), confirmedAt: now() }
+  let isReadFailing = false
   checkPin(options.pin, first.manifest)
 
   const live: Live = {
@@ -53,75 +56,140 @@ export function openSession(
     now,
     onEvent: options.onEvent,
     cache: options.cache && recordKeyCache(options.cache, () => live.checkedAt),
-    refreshMs: options.refreshMs ?? REFRESH_MS,
-    maxAgeMs: options.maxAgeMs ?? MAX_AGE_MS,
     suites: chooseSuites(first.manifest.suites, options.suite, engine.preferredSuite),
     loaded: first,
-    loadedAt: now(),
+    freshFrom: 0,
+    dueAt: 0,
+    expiresAt: 0,
     checkedAt: 0,
     wanted: new Set(),
     absent: new Set(),
-    refreshSoon() {
-      const since = now() - attemptedAt
-      if (refreshing || (since >= 0 && since < MIN_REFRESH_MS)) return
-      void inBackground('refresh', refresh)
+    upkeep() {
+      const is = due(freshness, checked, now())
+      if (is.read || live.wanted.size > 0) reading.soon()
+      if (is.confirm) confirming.soon()
     },
     cancelDestroySoon(keyId) {
       if (cancelling.has(keyId)) return
       cancelling.add(keyId)
-      void inBackground('cancel destruction', () => cancelDestroy(keyId)).finally(() => cancelling.delete(keyId))
+      const cancelled = cancelDestroy(keyId).catch((error) => tell('cancel destruction', error))
+      void cancelled.finally(() => cancelling.delete(keyId))
     },
   }
   const source = keySource(live, {})
+  const reading = singleFlight(MIN_READ_MS, read, (error) => {
+    isReadFailing = isOutage(error)
+    tell('refresh', error)
+  })
+  const confirming = singleFlight(MIN_CONFIRM_MS, confirmKeys, (error) => tell('confirm', error))
+  schedule({})
+
+  function schedule(now: Partial<typeof checked>): void {
+    checked = { ...checked, ...now }
+    live.freshFrom = Math.max(checked.readAt, checked.confirmedAt)
+    live.dueAt = dueAt(freshness, checked)
+    live.expiresAt = expiresAt(freshness, checked)
+  }
 
   function current(): Loaded {
     if (!live.loaded) throw new WaxsealError('CONFIG', `keyring "${name}" was closed`, { argument: 'keys' })
     return live.loaded
   }
 
-  async function inBackground(operation: string, work: () => Promise<unknown>): Promise<void> {
+  function tell(operation: string, error: unknown): void {
+    if (!live.loaded) return
     try {
-      await work()
-    } catch (error) {
-      if (!live.loaded) return
-      try {
-        source.emit({ type: 'keyring.failure', operation, code: WaxsealError.is(error) ? error.code : undefined })
-      } catch {
-        // Nobody waits for background work, so there is nobody to tell that the listener failed as well.
-      }
+      source.emit({ type: 'keyring.failure', operation, code: WaxsealError.is(error) ? error.code : undefined })
+    } catch {
+      // A listener that fails stops what it is told of; here that has failed already, and its error is the one to tell.
     }
   }
 
-  function refresh(): Promise<void> {
-    refreshing ??= read().finally(() => {
-      refreshing = undefined
-    })
-    return refreshing
+  /** One at a time, shared by all who wait; `soon` starts one that nobody waits for, unless one was just tried. */
+  function singleFlight(pauseMs: number, work: () => Promise<void>, failed: (error: unknown) => void) {
+    let flight: Promise<void> | undefined
+    let triedAt = now()
+    const run = (): Promise<void> => {
+      if (flight) return flight
+      triedAt = now()
+      flight = work().finally(() => {
+        flight = undefined
+      })
+      flight.catch(failed)
+      return flight
+    }
+    const soon = (): void => {
+      const since = now() - triedAt
+      if (flight || (since >= 0 && since < pauseMs)) return
+      run().catch(() => undefined) // told already
+    }
+    return { run, soon }
+  }
+
+  async function ready(): Promise<void> {
+    const { active, failure } = current()
+    const time = now()
+    const mustRead =
+      live.wanted.size > 0 ||
+      (!active && failure !== undefined) ||
+      time < checked.readAt ||
+      (time > checked.readAt + freshness.refreshMs && (!isReadFailing || time > live.expiresAt))
+    if (mustRead) {
+      const isAskedFor = live.wanted.size > 0
+      await reading.run().catch((error) => {
+        // Within the grace the keys are good as they are: an outage of the store is not one of the application. What the
+        // store was changed to is another matter.
+        if (isAskedFor || now() > live.expiresAt || !isOutage(error)) throw error
+      })
+    }
+    if (live.wanted.size > 0) await reading.run() // asked for while that read was under way
+    if (now() > live.expiresAt) await confirming.run()
+    const loaded = current()
+    if (loaded.failure !== undefined && !loaded.active) throw loaded.failure
+    if (now() > live.dueAt || now() < live.freshFrom) live.upkeep()
+  }
+
+  async function confirmKeys(): Promise<void> {
+    const before = current()
+    await confirm(origin, before)
+    current()
+    schedule({ confirmedAt: now() })
   }
 
   async function read(): Promise<void> {
-    const wanted = [...live.wanted]
+    const wanted = new Set(live.wanted)
     const before = current()
-    attemptedAt = now()
-    const next = await load(origin, before).catch((error) => {
+    const next = await load(origin, before, wanted).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
       throw error
     })
-    if (!live.loaded) wipe(next)
+    if (!live.loaded) wipeLoaded(next)
     // A write of this process may have overtaken the read: then the older answer is dropped.
     if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next)
+    else wipeNew(next, current())
     for (const id of wanted) {
       live.wanted.delete(id)
       if (live.absent.size >= MAX_ABSENT_IDS) live.absent.clear()
-      if (!live.loaded?.masters.has(id)) live.absent.add(id)
+      if (!current().manifest.versions.some((version) => version.id === id)) live.absent.add(id)
     }
+    isReadFailing = false
+    if (next.failure !== undefined) tell('unwrap', next.failure)
   }
 
   function install(next: Loaded): void {
     const before = current()
-    if (!continues(before.manifest, next.manifest)) throw rolledBack(next.manifest.epoch, before.manifest.epoch)
+    if (!continues(before.manifest, next.manifest)) {
+      wipeNew(next, before)
+      throw rolledBack(next.manifest.epoch, before.manifest.epoch)
+    }
+    const kept = new Map(next.manifest.versions.map((version) => [version.id, version]))
+    const lost = [...before.masters.keys()].filter((id) => !kept.has(id))
+    if (lost.length > 0) {
+      wipeNew(next, before)
+      throw lostVersions(lost)
+    }
     live.loaded = next
-    live.loadedAt = now()
+    schedule({ readAt: now() })
     if (next === before) return
     const old = new Map(before.manifest.versions.map((version) => [version.id, version]))
     const changed = next.manifest.versions.filter((v) => v.history.length !== old.get(v.id)?.history.length)
@@ -140,7 +208,7 @@ export function openSession(
     const { loaded } = live
     live.loaded = undefined
     live.cache?.purge()
-    if (loaded) wipe(loaded)
+    if (loaded) wipeLoaded(loaded)
   }
 
   return {
@@ -148,27 +216,19 @@ export function openSession(
     live,
     current,
     read,
-    refresh,
+    refresh: reading.run,
+    ready,
     install,
     isCancelling: (keyId) => cancelling.has(keyId),
     close,
   }
 }
 
-/** True when `next` is `before` with more history: an older copy is not, nor is one that was changed from an older copy. */
-function continues(before: Manifest, next: Manifest): boolean {
-  if (next.epoch < before.epoch) return false
-  if (next.epoch === before.epoch) return JSON.stringify(next) === JSON.stringify(before)
-  const versions = new Map(next.versions.map((version) => [version.id, version]))
-  return before.versions.every(({ id, history }) => {
-    const later = versions.get(id)?.history.slice(0, history.length)
-    return JSON.stringify(later) === JSON.stringify(history)
-  })
-}
+const isOutage = (error: unknown): boolean => WaxsealError.is(error) && error.code === 'KMS_UNAVAILABLE'
 
-function wipe(loaded: Loaded): void {
-  loaded.integrity.destroy()
-  for (const master of loaded.masters.values()) master.destroy()
+/** Wipes what was unwrapped for `next` alone. */
+function wipeNew(next: Loaded, kept: Loaded): void {
+  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
 }
 
 export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
@@ -182,4 +242,9 @@ function rolledBack(found: number, expected: number): WaxsealError {
   return new WaxsealError('KEY_STATE', `key store: rolled back to epoch ${found}, epoch ${expected} was seen before`, {
     state: 'rolled back',
   })
+}
+
+function lostVersions(ids: readonly string[]): WaxsealError {
+  const what = 'key store: the accepted rollback lost versions that this process holds: exportKeyring saves them'
+  return new WaxsealError('KEY_STATE', what, { state: 'rolled back', keyId: ids.join(', ') })
 }

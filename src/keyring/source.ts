@@ -1,12 +1,13 @@
 import { fromBase64url } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
-import type { KeySource, MasterKey } from '../envelope/keys.ts'
+import type { KeySource, MasterKey, Operation } from '../envelope/keys.ts'
 import { type Suite, suiteById } from '../envelope/suites.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { Actor, Occurrence, OnEvent } from '../events.ts'
 import { printsAs } from '../secret.ts'
 import type { PurgeableCache } from './cache.ts'
 import { isTestKeyId, type Loaded } from './load.ts'
+import type { Version } from './manifest.ts'
 import { STATES } from './states.ts'
 
 /** What the synchronous side sees of an open keyring. `keyring.ts` fills it in and keeps it fresh. */
@@ -16,19 +17,21 @@ export interface Live {
   readonly now: () => number
   readonly onEvent: OnEvent | undefined
   readonly cache: PurgeableCache | undefined
-  readonly refreshMs: number
-  readonly maxAgeMs: number
   /** Suites that may be read and written here; the first is written. */
   readonly suites: readonly number[]
   loaded: Loaded | undefined
-  loadedAt: number
+  /** Between these two (ms since the epoch) nothing is to be looked after. */
+  freshFrom: number
+  dueAt: number
+  /** After this the keys are not used. */
+  expiresAt: number
   /** The clock as the last use of a key read it: near enough for the cache, which is asked right after. */
   checkedAt: number
   /** Ids that were asked for and were not in the manifest; a refresh moves them to `absent`. */
   readonly wanted: Set<string>
   readonly absent: Set<string>
-  /** Starts a refresh in the background, at most one at a time. */
-  refreshSoon(): void
+  /** Starts in the background what is due: a read of the store, a confirmation by the KMS. */
+  upkeep(): void
   /** Cancels a pending destruction in the background. */
   cancelDestroySoon(keyId: string): void
 }
@@ -45,25 +48,32 @@ export function keySource(live: Live, who: Actor): KeySource {
   function current(): Loaded {
     const { loaded } = live
     if (!loaded) throw new WaxsealError('CONFIG', `keyring "${live.name}" was closed`, { argument: 'keys' })
-    live.checkedAt = live.now()
-    const age = live.checkedAt - live.loadedAt
-    if (age >= 0 && age <= live.refreshMs) return loaded
-    live.refreshSoon()
-    if (age > live.maxAgeMs) {
-      throw new WaxsealError('KEY_NOT_LOADED', `the keys were last checked ${age} ms ago: await keys.ready()`)
+    const now = live.now()
+    live.checkedAt = now
+    if (now >= live.freshFrom && now <= live.dueAt) return loaded
+    live.upkeep()
+    if (now > live.expiresAt) {
+      throw new WaxsealError('KEY_NOT_LOADED', 'the keys were not confirmed for too long: await keys.ready()')
     }
     return loaded
   }
 
-  function missing(keyId: string, loaded: Loaded): WaxsealError {
-    const tombstone = loaded.manifest.versions.find((version) => version.id === keyId)
-    if (tombstone) return stateError(keyId, tombstone.state)
-    if (isTestKeyId(fromBase64url(keyId)!)) {
+  function permit({ id, state, decrypt }: Version, operation: Operation): void {
+    const rule = STATES[state][operation]
+    if (rule === 'no' || (rule === 'policy' && decrypt !== 'report')) {
+      throw new WaxsealError('KEY_STATE', `the key is ${state}`, { keyId: id, state })
+    }
+  }
+
+  function missing(keyId: string, loaded: Loaded, operation: Operation): WaxsealError {
+    const version = loaded.manifest.versions.find((other) => other.id === keyId)
+    if (version) permit(version, operation)
+    else if (isTestKeyId(fromBase64url(keyId)!)) {
       return new WaxsealError('UNKNOWN_KEY', 'made by a test keyring', { keyId })
     }
     if (live.absent.has(keyId)) return new WaxsealError('UNKNOWN_KEY', 'no such key in this keyring', { keyId })
     if (live.wanted.size < MAX_REMEMBERED_IDS) live.wanted.add(keyId)
-    live.refreshSoon()
+    live.upkeep()
     return new WaxsealError('KEY_NOT_LOADED', 'the key is not in memory: await keys.ready()', { keyId })
   }
 
@@ -76,18 +86,23 @@ export function keySource(live: Live, who: Actor): KeySource {
     emit,
     now: live.now,
     active(): MasterKey {
-      const { active } = current()
+      const { active, failure } = current()
       if (active) return active
+      if (failure !== undefined) {
+        live.upkeep()
+        throw new WaxsealError('KEY_NOT_LOADED', 'the active version is not in memory: await keys.ready()')
+      }
       throw new WaxsealError('KEY_STATE', 'no version is active: rotate() makes one', { state: 'none active' })
     },
-    inactive: () => [...current().masters.values()].filter((m) => m.version.state !== 'active').map((m) => m.idText),
+    inactive: () =>
+      current()
+        .manifest.versions.filter((version) => version.wraps && version.state !== 'active')
+        .map((version) => version.id),
     find(keyId, operation) {
       const loaded = current()
       const master = loaded.masters.get(keyId)
-      if (!master) throw missing(keyId, loaded)
-      const { state, decrypt } = master.version
-      const rule = STATES[state][operation]
-      if (rule === 'no' || (rule === 'policy' && decrypt !== 'report')) throw stateError(keyId, state)
+      if (!master) throw missing(keyId, loaded, operation)
+      permit(master.version, operation)
       return master
     },
     used({ idText: keyId }, operation) {
@@ -102,10 +117,6 @@ export function keySource(live: Live, who: Actor): KeySource {
     },
   }
   return printsAs(source, `[keys of ${live.name}]`)
-}
-
-function stateError(keyId: string, state: string): WaxsealError {
-  return new WaxsealError('KEY_STATE', `the key is ${state}`, { keyId, state })
 }
 
 /** The suites a keyring may use here: those of its manifest, narrowed by a pin, the engine's favourite first. */

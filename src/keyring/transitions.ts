@@ -1,5 +1,6 @@
 import { WaxsealError } from '../errors.ts'
-import { type DecryptPolicy, type Manifest, readyAt, type StateChange, type Version } from './manifest.ts'
+import type { DecryptPolicy, LogEntry, Manifest, StateChange, Version } from './manifest.ts'
+import { readyAt } from './policy.ts'
 import { type KeyState, NEXT } from './states.ts'
 
 /**
@@ -9,11 +10,31 @@ import { type KeyState, NEXT } from './states.ts'
 export interface Moment {
   readonly now: number
   readonly reason?: string | undefined
+  readonly actor?: string | undefined
 }
 
-export function stage(manifest: Manifest, id: string, wraps: string, moment: Moment): Manifest {
-  const version: Version = { id, state: 'pre-active', wraps, history: [change('pre-active', moment)] }
+export function stage(
+  manifest: Manifest,
+  { id, wraps, check }: Required<Pick<Version, 'id' | 'wraps' | 'check'>>,
+  moment: Moment,
+): Manifest {
+  const version: Version = { id, state: 'pre-active', wraps, check, history: [change('pre-active', moment)] }
   return { ...manifest, versions: [...manifest.versions, version] }
+}
+
+/** The same keys under other root keys: `hashes` are of the new wraps, by key id. */
+export function rewrapped(manifest: Manifest, hashes: ReadonlyMap<string, string>, moment: Moment): Manifest {
+  const next = mapVersions(manifest, (version) =>
+    version.wraps ? { ...version, wraps: hashes.get(version.id)! } : version,
+  )
+  return logged(next, { what: 'root key changed' }, moment)
+}
+
+export function logged(manifest: Manifest, entry: Pick<LogEntry, 'what' | 'from'>, { now, ...who }: Moment): Manifest {
+  const { reason, actor } = who
+  const epoch = manifest.epoch + 1
+  const line = { ...entry, epoch, at: now, ...(actor ? { actor } : {}), ...(reason ? { reason } : {}) }
+  return { ...manifest, log: [...manifest.log, line] }
 }
 
 /** The staged version becomes active, the active one deactivated. `urgent` skips the propagation time. */
@@ -118,8 +139,8 @@ function replace(
 
 /** A new state clears what belonged to the old one. */
 function entered(version: Version, state: KeyState, moment: Moment): Version {
-  const { id, wraps, history } = version
-  return { id, state, ...(wraps ? { wraps } : {}), history: [...history, change(state, moment)] }
+  const { id, wraps, check, history } = version
+  return { id, state, ...(wraps && check ? { wraps, check } : {}), history: [...history, change(state, moment)] }
 }
 
 function update(manifest: Manifest, id: string, next: Version): Manifest {
@@ -141,6 +162,6 @@ function refused(version: Version, what: string): WaxsealError {
   })
 }
 
-function change(state: StateChange['state'], { now, reason }: Moment): StateChange {
-  return { state, at: now, ...(reason ? { reason } : {}) }
+function change(state: StateChange['state'], { now, actor, reason }: Moment): StateChange {
+  return { state, at: now, ...(actor ? { actor } : {}), ...(reason ? { reason } : {}) }
 }

@@ -1,4 +1,5 @@
-import { config, WaxsealError } from '../errors.ts'
+import { copyBytes, wipe } from '../bytes.ts'
+import { config, type ReducedCause, WaxsealError } from '../errors.ts'
 import type { KmsDriver, KmsFailure } from './kms.ts'
 
 /** How patient a keyring is with its KMS. */
@@ -34,7 +35,10 @@ export function pause(retry: number, { backoffMs }: Required<KmsPatience>): Prom
   return new Promise((done) => setTimeout(done, Math.random() * most))
 }
 
-/** One request: bounded in time, its error mapped. What arrives after the time-out is wiped. */
+/**
+ * One request: bounded in time, its error mapped. The driver is lent a copy, which is wiped when it is done with it, as
+ * is what arrives after the time-out.
+ */
 export async function request(
   driver: KmsDriver,
   operation: 'wrap' | 'unwrap',
@@ -43,6 +47,7 @@ export async function request(
   { timeoutMs }: Required<KmsPatience>,
 ): Promise<Uint8Array> {
   const controller = new AbortController()
+  const lent = copyBytes(input)
   let timer: ReturnType<typeof setTimeout> | undefined
   let isLate = false
   const late = new Promise<never>((_, reject) => {
@@ -55,8 +60,8 @@ export async function request(
     }, timeoutMs)
   })
   try {
-    const answer = driver[operation](input, context, controller.signal)
-    answer.then((bytes) => isLate && bytes instanceof Uint8Array && bytes.fill(0), ignore)
+    const answer = driver[operation](lent, context, controller.signal).finally(() => wipe(lent))
+    answer.then((bytes) => isLate && bytes instanceof Uint8Array && wipe(bytes), ignore)
     return await Promise.race([answer, late])
   } catch (error) {
     throw mapped(driver, operation, error)
@@ -76,7 +81,7 @@ const CODES = {
 function mapped(driver: KmsDriver, operation: 'wrap' | 'unwrap', error: unknown): WaxsealError {
   if (WaxsealError.is(error)) return error
   const [code, what] = CODES[failureOf(driver, error)]
-  return new WaxsealError(code, `kms.${operation}: ${driver.keyUri} ${what}`, { cause: withoutBody(error) })
+  return new WaxsealError(code, `kms.${operation}: ${driver.keyUri} ${what}`, { reduced: withoutBody(error) })
 }
 
 function failureOf(driver: KmsDriver, error: unknown): KmsFailure {
@@ -91,28 +96,33 @@ function failureOf(driver: KmsDriver, error: unknown): KmsFailure {
   return status === 401 || status === 403 || status === 404 ? 'denied' : 'unavailable'
 }
 
+interface MayHaveStatus {
+  readonly status?: unknown
+  readonly statusCode?: unknown
+  readonly $metadata?: { readonly httpStatusCode?: unknown }
+  readonly response?: { readonly status?: unknown; readonly statusCode?: unknown }
+}
+
 /** Where the vendors' clients put the HTTP status. */
 function statusOf(error: unknown): number | undefined {
-  const e = error as Record<string, unknown> & {
-    $metadata?: { httpStatusCode?: unknown }
-    response?: { status?: unknown; statusCode?: unknown }
-  }
-  if (typeof e !== 'object' || e === null) return undefined
-  const found = [e['status'], e['statusCode'], e.$metadata?.httpStatusCode, e.response?.status, e.response?.statusCode]
+  if (typeof error !== 'object' || error === null) return undefined
+  const { status, statusCode, $metadata, response }: MayHaveStatus = error
+  const found = [status, statusCode, $metadata?.httpStatusCode, response?.status, response?.statusCode]
   return found.find((value): value is number => typeof value === 'number')
 }
 
 /** Name, code and status of a client's error. Not its message: clients quote bodies there, and a body may hold a key. */
-function withoutBody(error: unknown): Error {
+function withoutBody(error: unknown): ReducedCause {
   const { name, code } = (typeof error === 'object' && error !== null ? error : {}) as {
     name?: unknown
     code?: unknown
   }
   const status = statusOf(error)
-  const reduced = new Error(status === undefined ? 'no HTTP status' : `HTTP status ${status}`)
-  if (isWord(name)) reduced.name = name
-  if (isWord(code) || typeof code === 'number') Object.assign(reduced, { code: String(code) })
-  return reduced
+  return {
+    name: isWord(name) ? name : 'Error',
+    ...(isWord(code) || typeof code === 'number' ? { code: String(code) } : {}),
+    message: status === undefined ? 'no HTTP status' : `HTTP status ${status}`,
+  }
 }
 
 const isWord = (value: unknown): value is string => typeof value === 'string' && /^[\w.-]{1,80}$/.test(value)

@@ -4,10 +4,11 @@ import type { OnEvent } from '../events.ts'
 import type { CacheLimits } from '../keyring/cache.ts'
 import { type Keyring, keyring } from '../keyring/keyring.ts'
 import { assemble, newKeyId } from '../keyring/load.ts'
-import { INTEGRITY, keyringId, type Manifest, newManifest, seal, wrapsHash } from '../keyring/manifest.ts'
+import { INTEGRITY, keyCheck, keyringId, type Manifest, newManifest, seal, wrapsHash } from '../keyring/manifest.ts'
 import { promote, stage } from '../keyring/transitions.ts'
 import { memoryKeyStore } from '../keystore/memory.ts'
 import type { KmsDriver, Wrap } from '../kms/kms.ts'
+import { checkPatience } from '../kms/portable.ts'
 import { Secret } from '../secret.ts'
 
 export { type MemoryKms, type MemoryKmsOptions, type Misbehaviour, memoryKms } from './kms.ts'
@@ -62,15 +63,30 @@ export function testKeyring(options: TestKeyringOptions = {}): Keyring {
   const keyId = toBase64url(newKeyId(engine, true))
   const unprotected = (key: Uint8Array): Wrap[] => [{ uri: TEST_URI, wrapped: toBase64url(key) }]
   const moment = { now: clock(), reason: 'test' }
-  const hash = wrapsHash(engine, keyId, unprotected(bytes))
-  const staged = stage(newManifest(name, id, suite ? [suite] : [1, 2], propagationMs), keyId, hash, moment)
+  const first = {
+    id: keyId,
+    wraps: wrapsHash(engine, keyId, unprotected(bytes)),
+    check: keyCheck(engine, bytes, id, keyId),
+  }
+  const staged = stage(newManifest(name, id, suite ? [suite] : [1, 2], { propagationMs }), first, moment)
   const manifest: Manifest = { ...promote(staged, keyId, true, moment), epoch: 1 }
   const stored = seal(engine, integrity, manifest, { [INTEGRITY]: unprotected(integrity), [keyId]: unprotected(bytes) })
-  const origin = { name, store: memoryKeyStore({ [name]: stored }), kms, engine, testing: true }
+  const store = memoryKeyStore({ [name]: stored })
+  const roots = { drivers: [kms], patience: checkPatience(), engine }
+  const origin = { name, store, roots, engine, preload: 'live', testing: true } as const
   const unlimited = { refreshMs: Number.POSITIVE_INFINITY, maxAgeMs: Number.POSITIVE_INFINITY }
   return keyring(
     origin,
-    { ...origin, ...unlimited, clock, ...(suite && { suite }), ...(onEvent && { onEvent }), ...(cache && { cache }) },
+    {
+      name,
+      store,
+      kms,
+      ...unlimited,
+      clock,
+      ...(suite && { suite }),
+      ...(onEvent && { onEvent }),
+      ...(cache && { cache }),
+    },
     assemble(engine, { stored, manifest, integrity: new Secret(integrity) }, () => new Secret(bytes)),
   )
 }

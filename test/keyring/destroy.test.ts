@@ -76,11 +76,11 @@ describe('destroying', () => {
   it('is carried out by maintain(), not 1 ms before its time', async () => {
     const { keys, old, clock, due, store } = await pending()
     clock.now = due - 1
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
     expect(store.document!.keys[old]).toBeDefined()
     clock.now = due
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [old] })
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [old] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
   })
 
   it('removes the wrapped key from the store and leaves a tombstone', async () => {
@@ -99,6 +99,7 @@ describe('destroying', () => {
     const other = await open()
     clock.now = due
     await keys.maintain()
+    await keys.ready()
     const gone = { code: 'KEY_STATE', state: 'destroyed', keyId: old, retryable: false }
     expect(await refusal(() => notes.decrypt(keys, row))).toMatchObject(gone)
     await other.ready()
@@ -119,7 +120,7 @@ describe('destroying', () => {
     const { keys } = await started()
     const staged = await keys.rotate()
     await keys.destroy(staged, { backupsExpire: new Date(0), pendingMs: 0 })
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [staged] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [staged] })
   })
 
   it('can be called off, and the version has to be retired anew', async () => {
@@ -128,7 +129,7 @@ describe('destroying', () => {
     expect(versionOf(keys, old)).toMatchObject({ state: 'deactivated', retired: false })
     expect(versionOf(keys, old).destroyAt).toBeUndefined()
     clock.now = due
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
     const again = () => keys.destroy(old, { backupsExpire: new Date(0) })
     expect(await refusal(again)).toMatchObject({ code: 'KEY_STATE', keyId: old })
   })
@@ -150,7 +151,8 @@ describe('a use in the pending period', () => {
     expect(versionOf(keys, old)).toMatchObject({ state: 'deactivated', retired: false })
     expect(versionOf(await open(), old).destroyAt).toBeUndefined()
     clock.now = due
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
+    await keys.ready()
     expect(notes.decrypt(keys, row)).toEqual(NOTE)
   })
 

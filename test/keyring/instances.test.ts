@@ -4,7 +4,7 @@ import { memoryKeyStore } from 'waxseal/keystore/memory'
 import { localKms } from 'waxseal/kms/local'
 import { activeOf, MINUTE, NOTE, notes, ROOT, rotated, START } from './support.ts'
 
-const PROPAGATION = 15 * MINUTE
+const PROPAGATION = 30 * MINUTE
 
 describe('eight instances on one store', () => {
   async function eight(propagationMs = PROPAGATION) {

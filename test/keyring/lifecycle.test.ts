@@ -1,8 +1,20 @@
 import { describe, expect, it } from 'vitest'
 import type { Keyring } from 'waxseal'
-import { activeOf, MINUTE, NOTE, notes, type Options, refusal, rotated, START, setup, versionOf } from './support.ts'
+import {
+  activeOf,
+  MINUTE,
+  NOTE,
+  notes,
+  type Options,
+  refusal,
+  rotated,
+  START,
+  setup,
+  standing,
+  versionOf,
+} from './support.ts'
 
-const PROPAGATION = 15 * MINUTE
+const PROPAGATION = 30 * MINUTE
 
 describe('creating a keyring', () => {
   it('makes one active version, and every later call opens it', async () => {
@@ -16,7 +28,7 @@ describe('creating a keyring', () => {
     })
     const row = notes.encrypt(keys, { ...NOTE })
     const opened = await open()
-    expect(opened.status()).toEqual(keys.status())
+    expect(standing(opened)).toEqual(standing(keys))
     expect(activeOf(opened)).toBe(active)
     expect(notes.decrypt(opened, row)).toEqual(NOTE)
   })
@@ -159,11 +171,11 @@ describe('a staged version', () => {
     const old = activeOf(keys)
     const staged = await keys.rotate()
     clock.now += PROPAGATION - 1
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
     clock.now += 1
-    expect(await keys.maintain()).toEqual({ promoted: [staged], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [staged], destroyed: [] })
     expect([activeOf(keys), versionOf(keys, old).state]).toEqual([staged, 'deactivated'])
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
   })
 })
 

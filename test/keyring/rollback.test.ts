@@ -14,6 +14,7 @@ async function started() {
   const before = structuredClone(bench.store.document!)
   await keys.destroy(old, { backupsExpire: new Date(0), pendingMs: DAY })
   bench.clock.now += DAY
+  await keys.ready()
   await keys.maintain()
   return { ...bench, keys, row, old, before, after: structuredClone(bench.store.document!) }
 }

@@ -113,6 +113,7 @@ export function setup(options: Options = {}) {
     name: 'crm',
     store,
     kms,
+    patience: { attempts: 1 },
     clock: () => clock.now,
     onEvent: (event: KeyEvent) => void events.push(event),
     ...options,
@@ -129,6 +130,12 @@ export function setup(options: Options = {}) {
 
 /** The active version's id. */
 export const activeOf = (keys: Keyring): string => keys.status().active!
+
+/** The status as the store has it: the same for every instance that read it. */
+export function standing(keys: Keyring) {
+  const { due: _, versions, ...rest } = keys.status()
+  return { ...rest, versions: versions.map(({ loaded, ...version }) => version) }
+}
 
 export const versionOf = (keys: Keyring, id: string) => keys.status().versions.find((version) => version.id === id)!
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { localKms } from 'waxseal/kms/local'
 import type { Manifest } from '../../src/keyring/manifest.ts'
 import type { StoredKeyring } from '../../src/keystore/keystore.ts'
-import { DAY, MINUTE, NOTE, notes, quiet, refusal, rotated, setup, versionOf } from './support.ts'
+import { DAY, MINUTE, NOTE, notes, quiet, refusal, rotated, setup, standing, versionOf } from './support.ts'
 
 /** A keyring with a compromised, a retired, an active and a staged version, and rows under the first two. */
 async function started() {
@@ -160,7 +160,7 @@ describe('a key store in which somebody edited', () => {
     expect(store.document).toEqual(tampered) // looked at, not touched
 
     store.document = good
-    expect((await open()).status()).toEqual(keys.status())
+    expect(standing(await open())).toEqual(standing(keys))
   })
 
   it.each(EDITS)('%s changes nothing in a process that has the keyring open', async (_, edit) => {

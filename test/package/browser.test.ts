@@ -27,7 +27,16 @@ async function bundle(contents: string): Promise<string> {
 function bareContext(): object {
   const here = globalThis as unknown as Record<string, unknown>
   const views = ['Uint8Array', 'Uint32Array', 'Int8Array', 'ArrayBuffer', 'DataView'] // instanceof across contexts
-  const web = ['TextEncoder', 'TextDecoder', 'crypto', 'structuredClone', 'MessageChannel', 'AbortController']
+  const web = [
+    'TextEncoder',
+    'TextDecoder',
+    'crypto',
+    'structuredClone',
+    'MessageChannel',
+    'AbortController',
+    'setTimeout',
+    'clearTimeout',
+  ]
   return createContext(Object.fromEntries([...views, ...web].map((name) => [name, here[name]])))
 }
 

@@ -10,7 +10,7 @@ import { type Built, buildPackage, filesOf } from '../support/build.ts'
 import { entries, fromRoot, packageJson, read, sourceFiles } from '../support/sources.ts'
 
 /** Files that an application imports: index files, and the drivers and helpers that stand for themselves. */
-const INTERNAL = /^src\/(bytes|context|errors|events|secret)\.ts$|\/(kms|keystore)\.ts$/
+const INTERNAL = /^src\/(bytes|context|errors|events|secret)\.ts$|\/(kms|portable|wraps|keystore)\.ts$/
 const isPublic = (file: string): boolean =>
   /^src\/([^/]+\/)?index\.ts$/.test(file) ||
   (!INTERNAL.test(file) && (/^src\/[^/]+\.ts$/.test(file) || /^src\/(kms|keystore|rotation\/sources)\//.test(file)))

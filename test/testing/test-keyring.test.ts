@@ -55,7 +55,7 @@ describe('a test keyring', () => {
     await keys.retire(old, { references: 0 })
     await keys.destroy(old, { backupsExpire: new Date(START + DAY), pendingMs: 0 })
     now.ms += DAY
-    expect(await keys.maintain()).toEqual({ promoted: [], destroyed: [old] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [old] })
     expect(await refusal(() => notes.decrypt(keys, row))).toMatchObject({ code: 'KEY_STATE', state: 'destroyed' })
     expect(versionOf(keys, old).history.map(({ state }) => state)).toEqual([
       'pre-active',
@@ -123,7 +123,7 @@ describe('under fake timers', () => {
 
     await keys.ready()
     const staged = await keys.rotate()
-    expect(await keys.maintain()).toEqual({ promoted: [staged], destroyed: [] })
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [staged], destroyed: [] })
     await keys.suspend(staged)
     await keys.reinstate(staged)
     const fresh = await keys.markCompromised(staged, { reason: 'test' })

@@ -17,7 +17,7 @@ import {
 import type { KeySource } from '../../src/envelope/keys.ts'
 import { SUITES, type Suite } from '../../src/envelope/suites.ts'
 import { encodeValue, type Padding, type ValueKind } from '../../src/envelope/value.ts'
-import { type LoadedMaster, loadedMaster } from '../../src/keyring/load.ts'
+import { type LoadedMaster, loadedMaster } from '../../src/keyring/master.ts'
 import { Secret } from '../../src/secret.ts'
 import { recordingEngine, seededRandom } from './seeded.ts'
 

@@ -1,0 +1,146 @@
+import { WaxsealError } from '../errors.ts'
+import { type Keyring, STORED } from '../keyring/keyring.ts'
+import { type Loaded, load, type Origin, wipeLoaded } from '../keyring/load.ts'
+import type { Reason } from '../keyring/manage.ts'
+import { continues, seal } from '../keyring/manifest.ts'
+import { openKeyring } from '../keyring/open.ts'
+import { type KeyringOptions, originOf } from '../keyring/options.ts'
+import { checkPin } from '../keyring/session.ts'
+import { logged } from '../keyring/transitions.ts'
+import { loadStored, parseStored, type StoredKeyring, saveStored } from '../keystore/keystore.ts'
+
+/**
+ * Keyrings outside their key store: losing the store loses everything, even with a healthy KMS, so there has to be a
+ * copy elsewhere and a way back. An export is as safe to keep as the key store itself: every key in it is wrapped by the
+ * root keys, and the manifest is authenticated.
+ */
+
+const FORMAT = 'waxseal keyring export, draft 0'
+/** A manifest of at most 1 MiB, and the wraps of its versions. */
+const MAX_EXPORT = 64 << 20
+
+/**
+ * The whole keyring as JSON text, as this process last read it, so that a process that is still running can save what
+ * a lost store took along. Wrapped and authenticated; useless without a root key.
+ *
+ * @example
+ * ```ts
+ * import { createKeyring } from 'waxseal'
+ * import { exportKeyring, importKeyring } from 'waxseal/recovery'
+ * import { memoryKeyStore } from 'waxseal/keystore/memory'
+ * import { localKms } from 'waxseal/kms/local'
+ *
+ * const kms = localKms(crypto.getRandomValues(new Uint8Array(32)))
+ * await using keys = await createKeyring({ name: 'crm', store: memoryKeyStore(), kms })
+ * const backup = await exportKeyring(keys)
+ * await using back = await importKeyring({ name: 'crm', store: memoryKeyStore(), kms }, backup)
+ * console.log(back.status().id === keys.status().id)
+ * ```
+ */
+export async function exportKeyring(keys: Keyring): Promise<string> {
+  await keys.ready()
+  return `${JSON.stringify({ format: FORMAT, name: keys.name, keyring: keys[STORED]() }, null, 2)}\n`
+}
+
+/**
+ * Puts an exported keyring into a key store and opens it. Everything in it is authenticated and unwrapped first.
+ * Into a store that holds the same keyring it goes only when it continues what is there.
+ *
+ * Errors: MALFORMED (not an export), DECRYPTION_FAILED (changed, or another root key), CONFIG (another name or keyring is
+ * there, another root key), KEY_STATE (older than what is there, or than the pin), CONFLICT (somebody wrote meanwhile).
+ */
+export async function importKeyring(options: KeyringOptions, exported: string): Promise<Keyring> {
+  const origin = originOf(options)
+  const { name, store } = origin
+  const imported = parseExport(exported, name)
+  const there = await loadStored(store, name)
+  const loaded = await loadDocument(origin, imported)
+  try {
+    checkPin(options.pin, loaded.manifest)
+    if (!there) await saveStored(store, name, imported, null)
+    else if (there.mac !== imported.mac) {
+      const old = await loadDocument(origin, there)
+      wipeLoaded(old)
+      if (old.manifest.id !== loaded.manifest.id) {
+        throw new WaxsealError('CONFIG', `the key store holds another keyring "${name}"`, { argument: 'store' })
+      }
+      if (!continues(old.manifest, loaded.manifest)) {
+        const what = `the key store is at epoch ${there.epoch}, the export at ${imported.epoch}, and does not continue it`
+        throw new WaxsealError('KEY_STATE', what, { state: 'rolled back' })
+      }
+      await saveStored(store, name, imported, there.epoch)
+    }
+  } finally {
+    wipeLoaded(loaded)
+  }
+  return openKeyring(options)
+}
+
+/**
+ * Accepts a key store that was restored from an older copy, on purpose and on record: writes what it holds under an epoch
+ * above `seenEpoch`, the highest that any process has seen (its error says which), and opens it. Processes that saw the
+ * lost epochs follow at their next refresh, unless they hold versions that the copy lacks. So look first for a newer copy:
+ * {@link exportKeyring} in a process that still runs, then {@link importKeyring} over the restored copy, loses nothing.
+ * What was marked compromised since the copy was made has to be marked again. `pin.minEpoch` is not applied.
+ *
+ * Errors: CONFIG when the store is not behind `seenEpoch`, and those of openKeyring.
+ */
+export async function acceptRollback(
+  options: KeyringOptions & Required<Pick<Reason, 'reason'>> & Pick<Reason, 'actor'> & { readonly seenEpoch: number },
+): Promise<Keyring> {
+  const { seenEpoch, reason, actor, clock = Date.now, ...rest } = options
+  const origin = originOf(rest)
+  const { name, store, engine } = origin
+  if (!Number.isSafeInteger(seenEpoch) || seenEpoch < 1) throw notBehind(String(seenEpoch))
+  if (typeof reason !== 'string' || reason.trim() === '' || reason.length > 1_000) {
+    throw new WaxsealError('CONFIG', '"reason" expected text of 1 to 1000 characters', { argument: 'reason' })
+  }
+  const loaded = await load(origin)
+  try {
+    if (loaded.failure !== undefined) throw loaded.failure
+    const { manifest, stored, integrity } = loaded
+    checkPin(rest.pin?.id === undefined ? undefined : { id: rest.pin.id }, manifest)
+    if (manifest.epoch >= seenEpoch) throw notBehind(`${seenEpoch}, and the store is at ${manifest.epoch}`)
+    const moment = { now: Math.floor(clock()), reason, actor }
+    const raised = { ...manifest, epoch: seenEpoch }
+    const entry = { what: 'rollback accepted', from: manifest.epoch } as const
+    const next = { ...logged(raised, entry, moment), epoch: seenEpoch + 1 }
+    const sealed = integrity.use((key) => seal(engine, key, next, stored.keys))
+    await saveStored(store, name, sealed, manifest.epoch)
+  } finally {
+    wipeLoaded(loaded)
+  }
+  return openKeyring({ ...rest, clock })
+}
+
+function notBehind(got: string): WaxsealError {
+  const message = `"seenEpoch" expected an epoch that the restored key store is behind, got ${got}`
+  return new WaxsealError('CONFIG', message, { argument: 'seenEpoch' })
+}
+
+/** Authenticates and unwraps a document that is in no store. */
+async function loadDocument(origin: Origin, document: StoredKeyring): Promise<Loaded> {
+  const store = { load: async () => document, save: async () => undefined }
+  const loaded = await load({ ...origin, store })
+  if (loaded.failure === undefined) return loaded
+  wipeLoaded(loaded)
+  throw loaded.failure
+}
+
+function parseExport(text: string, name: string): StoredKeyring {
+  const malformed = (what: string) => new WaxsealError('MALFORMED', `keyring export: ${what}`)
+  if (typeof text !== 'string' || text.length > MAX_EXPORT) throw malformed('not text of at most 64 MiB')
+  let value: { format?: unknown; name?: unknown; keyring?: unknown } | null
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw malformed('torn, or not JSON')
+  }
+  if (value?.format !== FORMAT) throw malformed(`its format is not "${FORMAT}"`)
+  if (value.name !== name) {
+    throw new WaxsealError('CONFIG', '"name" expected the name that the keyring was exported under', {
+      argument: 'name',
+    })
+  }
+  return parseStored(value.keyring)
+}
