@@ -16,7 +16,12 @@ const LAYERS = [
 /** A driver, and what of ours it may import. */
 const LOWEST = ['src/bytes.ts', 'src/errors.ts']
 const DRIVERS: Record<string, readonly RegExp[]> = {
+  'src/kms/aws.ts': [/^src\/kms\/kms\.ts$/],
+  'src/kms/azure.ts': [/^src\/kms\/kms\.ts$/],
+  'src/kms/google.ts': [/^src\/kms\/kms\.ts$/],
   'src/kms/local.ts': [/^src\/kms\/kms\.ts$/, /^src\/engine\//, /^src\/(secret|context)\.ts$/],
+  'src/kms/pkcs11.ts': [/^src\/kms\/kms\.ts$/],
+  'src/kms/vault.ts': [/^src\/kms\/kms\.ts$/],
   'src/keystore/file.ts': [/^src\/keystore\/keystore\.ts$/],
   'src/keystore/memory.ts': [/^src\/keystore\/keystore\.ts$/],
 }
