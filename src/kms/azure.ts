@@ -48,10 +48,11 @@ export interface AzureKmsOptions {
  * @example
  * ```ts
  * // compile only
+ * import type { TokenCredential } from '@azure/core-auth'
  * import { CryptographyClient } from '@azure/keyvault-keys'
  * import { azureKms } from 'waxseal/kms/azure'
  *
- * declare const credential: ConstructorParameters<typeof CryptographyClient>[1] // new DefaultAzureCredential()
+ * declare const credential: TokenCredential // new DefaultAzureCredential()
  * const keyId = 'https://shop.vault.azure.net/keys/crm/78deebed173b48e48f55abf87ed4cf71'
  * const kms = azureKms({
  *   client: new CryptographyClient(keyId, credential, { retryOptions: { maxRetries: 0 } }), // the keyring retries
@@ -115,11 +116,12 @@ function versionedId(client: AzureCryptographyClient, keyId: string | undefined)
   if (client.keyID !== undefined && !sameId(client.keyID, id)) {
     throw config('keyId', 'the key id of the client', keyId)
   }
-  return id.toLowerCase()
+  return normal(id)
 }
 
-/** The service compares host, name and version without regard to case. */
-const sameId = (a: string, b: string): boolean => a.toLowerCase() === b.toLowerCase()
+/** Host, name and version mean the same in either case, and with the port of https or without it. */
+const normal = (id: string): string => id.toLowerCase().replace(/^(https:\/\/[^/]+):443\//, '$1/')
+const sameId = (a: string, b: string): boolean => normal(a) === normal(b)
 
 /** What @azure/identity throws when there is no identity, or Entra ID refuses it. */
 const NO_IDENTITY = /^(AuthenticationRequired|CredentialUnavailable|AggregateAuthentication)Error$/

@@ -178,7 +178,7 @@ describe('a client of Azure', () => {
   })
 
   it('has one URI however the id is spelt', () => {
-    const keyID = 'https://SHOP.vault.azure.net/keys/CRM/78DEEBED173b48e48f55abf87ed4cf71'
+    const keyID = 'https://SHOP.vault.azure.net:443/keys/CRM/78DEEBED173b48e48f55abf87ed4cf71'
     expect(azureKms({ client: { ...idle, keyID }, algorithm, keyId: ID }).keyUri).toBe(`azure-kms:${ID}`)
   })
 
