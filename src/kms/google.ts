@@ -92,7 +92,7 @@ export function googleKms({ client, keyName }: GoogleKmsOptions): KmsDriver {
 
     wrap: (key, context, signal) =>
       abortable(signal, async (call) => {
-        await ready(client)
+        await ready(client, signal)
         const plaintext = copyBytes(key)
         const request = { name: keyName, plaintext, plaintextCrc32c: checksum(key), ...aadOf(context) }
         const made = call(client.encrypt(request, { retry: null })).finally(() => wipe(plaintext))
@@ -108,7 +108,7 @@ export function googleKms({ client, keyName }: GoogleKmsOptions): KmsDriver {
 
     unwrap: (wrapped, context, signal) =>
       abortable(signal, async (call) => {
-        await ready(client)
+        await ready(client, signal)
         // Copies: over REST the client sends the whole buffer that a view is a part of.
         const ciphertext = copyBytes(wrapped)
         const request = { name: keyName, ciphertext, ciphertextCrc32c: checksum(wrapped), ...aadOf(context) }
@@ -122,13 +122,14 @@ export function googleKms({ client, keyName }: GoogleKmsOptions): KmsDriver {
 
 const KEY_NAME = /^projects\/[\w.:-]+\/locations\/[\w-]+\/keyRings\/[\w-]+\/cryptoKeys\/[\w-]+$/
 
-async function ready(client: GoogleKmsClient): Promise<void> {
+async function ready(client: GoogleKmsClient, signal: AbortSignal | undefined): Promise<void> {
   try {
     await client.initialize?.()
   } catch {
     // The client remembers this failure: no retry can help.
     throw new WaxsealError('KMS_DENIED', 'kms: the Google client finds no credentials')
   }
+  signal?.throwIfAborted()
 }
 
 /** A call of the client; promises of some of its versions can be cancelled. */

@@ -103,6 +103,16 @@ describe.each([
     expect(await codeOf(wrapped(other))).toBe('KMS_DENIED')
   })
 
+  it.each([
+    ['has expired', { exp: 1_767_225_600 }],
+    ['is not made for wrapping', { operations: ['sign'] }],
+  ])('a key that %s is refused by the client itself, which is KMS_DENIED', async (_, attributes) => {
+    const id = vault.create('spent', kty)
+    Object.assign(vault.at(id), attributes)
+    expect(await codeOf(wrapped(make(id)))).toBe('KMS_DENIED')
+    expect(await codeOf(once(make(id), 'unwrap'))).toBe('KMS_DENIED')
+  })
+
   it('a token that the vault does not know is KMS_DENIED', async () => {
     const stranger = azureKms({ client: vault.client(crm, { token: 'another' }), algorithm })
     expect(await codeOf(wrapped(stranger), 'another')).toBe('KMS_DENIED')

@@ -17,6 +17,9 @@ interface Version {
   readonly rsa?: { readonly privateKey: KeyObject; readonly publicKey: KeyObject }
   readonly aes?: Buffer
   enabled: boolean
+  /** Seconds since the epoch. */
+  exp?: number
+  operations?: readonly string[]
 }
 /** Operations that the caller has; `get` is optional for wrapping and unwrapping. */
 type Operation = 'get' | 'wrapKey' | 'unwrapKey'
@@ -156,12 +159,18 @@ function unwrap({ rsa, aes }: Version, alg: string, wrapped: Buffer): Buffer {
 const OAEP = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' }
 const A6 = Buffer.alloc(8, 0xa6)
 
-function bundle(id: string, { kty, rsa, enabled }: Version): unknown {
+function bundle(id: string, { kty, rsa, enabled, exp, operations = ['wrapKey', 'unwrapKey'] }: Version): unknown {
   const { n, e } = rsa?.publicKey.export({ format: 'jwk' }) ?? {}
-  const key = { kid: `${HOST}${id}`, kty, key_ops: ['wrapKey', 'unwrapKey'], n, e }
+  const key = { kid: `${HOST}${id}`, kty, key_ops: operations, n, e }
   return {
     key,
-    attributes: { enabled, created: 1_767_225_600, updated: 1_767_225_600, recoveryLevel: 'Recoverable+Purgeable' },
+    attributes: {
+      enabled,
+      exp,
+      created: 1_767_225_600,
+      updated: 1_767_225_600,
+      recoveryLevel: 'Recoverable+Purgeable',
+    },
   }
 }
 
