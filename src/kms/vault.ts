@@ -1,4 +1,4 @@
-import { ascii, fromBase64url, readUtf8, toBase64url } from '../bytes.ts'
+import { ascii, fromBase64url, readUtf8, toBase64url, wipe } from '../bytes.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { KmsContext, KmsDriver, KmsFailure } from './kms.ts'
 
@@ -101,10 +101,10 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
   let bindsContext = false
   const prove = async (ciphertext: string, signal?: AbortSignal): Promise<void> => {
     try {
-      const opened = await open(ciphertext, OTHER_CONTEXT, signal)
-      opened.fill(0)
+      wipe(await open(ciphertext, OTHER_CONTEXT, signal))
     } catch (error) {
       if (failureOf(error) !== 'rejected') throw error
+      if (told(error).length === 0) throw new Error('it is not Vault that refuses')
       bindsContext = true
       return
     }
@@ -248,8 +248,13 @@ const GONE = /encryption key not found|disallowed by policy|no longer available/
 
 function failureOf(error: unknown): KmsFailure | undefined {
   if (statusOf(error) !== 400) return undefined
-  const { errors } = ((error as { response: { body?: unknown } }).response.body ?? {}) as { errors?: unknown }
-  return Array.isArray(errors) && errors.some((text) => GONE.test(String(text))) ? 'denied' : 'rejected'
+  return told(error).some((text) => GONE.test(text)) ? 'denied' : 'rejected'
+}
+
+/** Vault's own words; none from a proxy. */
+function told(error: unknown): string[] {
+  const { errors } = ((error as { response?: { body?: unknown } }).response?.body ?? {}) as { errors?: unknown }
+  return Array.isArray(errors) ? errors.map(String) : []
 }
 
 const unfit = (): WaxsealError =>

@@ -89,6 +89,11 @@ describe.each([
       () => errors(400, 'encryption key not found'),
     )
     expect(await codeOf(once(driver, 'wrap'))).toBe('KMS_DENIED')
+    vault.faults.push(
+      (reply) => reply,
+      () => ({ status: 400, body: '<html>a proxy</html>' }),
+    )
+    expect(await codeOf(once(driver, 'wrap'))).toBe('KMS_UNAVAILABLE')
   })
 
   it('refuses a key that has no associated data', async () => {
