@@ -5,7 +5,8 @@ import type { KmsDriver, KmsFailure } from './kms.ts'
 export type { KmsContext, KmsDriver } from './kms.ts'
 
 type Handle = Uint8Array
-type Template = { type: number; value?: number | boolean | string | Uint8Array }[]
+/** A date only because pkcs11js has it: then its type is one of ours. */
+type Template = { type: number; value?: number | boolean | string | Uint8Array | Date }[]
 
 /** What is used of `PKCS11` in pkcs11js (version 2), after `load` and `C_Initialize`. */
 export interface Pkcs11Module {

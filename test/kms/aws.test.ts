@@ -1,10 +1,12 @@
 import { inspect } from 'node:util'
 import { KMS } from '@aws-sdk/client-kms'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { createKeyring, openKeyring } from 'waxseal'
+import { memoryKeyStore } from 'waxseal/keystore/memory'
 import { type AwsKmsClient, awsKms } from 'waxseal/kms/aws'
 import { kmsSuite } from 'waxseal/testing'
 import { checkPatience, request } from '../../src/kms/portable.ts'
-import { refusal } from '../keyring/support.ts'
+import { NOTE, notes, refusal } from '../keyring/support.ts'
 import { missing } from '../support/missing.ts'
 import { type MotoServer, motoMissing, startMoto } from '../support/moto.ts'
 import { type Fault, type FaultyProxy, startProxy } from '../support/proxy.ts'
@@ -103,6 +105,7 @@ describe.skipIf(missing('awsKms against moto_server', motoMissing()))(
     })
     afterEach(() => {
       proxy.fault = undefined
+      proxy.times = Number.POSITIVE_INFINITY
       proxy.asked.length = 0
     })
     afterAll(async () => {
@@ -137,11 +140,10 @@ describe.skipIf(missing('awsKms against moto_server', motoMissing()))(
       expect(decrypt).toEqual({ ...both, CiphertextBlob, to: 'TrentService.Decrypt' })
     })
 
-    it('takes a multi-Region key', async () => {
+    it('takes a multi-Region key (the imitation wraps under one, and cannot unwrap)', async () => {
       const { KeyMetadata } = await clientOf(moto.url).createKey({ MultiRegion: true })
       expect(KeyMetadata!.Arn).toContain('key/mrk-')
-      const kms = driver(KeyMetadata!.Arn!)
-      expect(Buffer.from(await kms.unwrap(await kms.wrap(KEY, CONTEXT), CONTEXT))).toEqual(Buffer.from(KEY))
+      expect(await driver(KeyMetadata!.Arn!).wrap(KEY, CONTEXT)).toBeInstanceOf(Uint8Array)
     })
 
     it('a key that is not there, or not in this region, is KMS_DENIED', async () => {
@@ -242,6 +244,60 @@ describe.skipIf(missing('awsKms against moto_server', motoMissing()))(
         keyId,
       })
       expect(await refusal(() => request(kms, 'wrap', KEY, CONTEXT, patience))).toMatchObject({ code: 'KMS_DENIED' })
+    })
+
+    it('keeps a keyring, with as many requests as docs/guides/kms/aws.md says', async () => {
+      const counted = () => {
+        const asked = proxy.asked.splice(0).map(({ headers }) => String(headers['x-amz-target']).split('.')[1])
+        return [asked.filter((name) => name === 'Encrypt').length, asked.filter((name) => name === 'Decrypt').length]
+      }
+      const clock = { now: 0 }
+      const options = { name: 'crm', store: memoryKeyStore(), kms: driver(), clock: () => clock.now }
+      const created = await createKeyring({ ...options, propagationMs: 0 })
+      expect(counted()).toEqual([2, 2])
+      const row = notes.encrypt(created, { ...NOTE })
+      await created.rotate()
+      expect(counted()).toEqual([1, 1])
+      await created.close()
+      await using keys = await openKeyring(options)
+      expect(counted()).toEqual([0, 3])
+      expect(notes.decrypt(keys, row)).toEqual(NOTE)
+      await keys.ready()
+      expect(counted()).toEqual([0, 0])
+      clock.now += 3_600_001
+      await keys.ready()
+      await vi.waitFor(() => expect(proxy.asked).toHaveLength(3))
+      expect(counted()).toEqual([0, 3])
+    })
+
+    it('is asked again after it throttled, and not after it refused', async () => {
+      const options = { name: 'crm', store: memoryKeyStore(), kms: driver(), patience: { backoffMs: 0 } }
+      const { id } = (await createKeyring(options)).status()
+      proxy.asked.length = 0
+      proxy.fault = { status: 400, body: '{"__type":"ThrottlingException"}' }
+      proxy.times = 3
+      expect((await openKeyring(options)).status().id).toBe(id)
+      expect(proxy.asked).toHaveLength(5)
+      proxy.asked.length = 0
+      proxy.fault = { status: 400, body: '{"__type":"AccessDeniedException"}' }
+      proxy.times = Number.POSITIVE_INFINITY
+      expect(await refusal(() => openKeyring(options))).toMatchObject({ code: 'KMS_DENIED' })
+      expect(proxy.asked).toHaveLength(1)
+    })
+
+    it('opens in the second region while the first is away', async () => {
+      const second = new KMS({
+        endpoint: moto.url,
+        region: 'eu-west-1',
+        maxAttempts: 1,
+        credentials: { accessKeyId: 'AKIAEXAMPLE', secretAccessKey: SECRET },
+      })
+      const both = [driver(), awsKms({ client: second, keyId: await newKey(second) })]
+      const options = { name: 'crm', store: memoryKeyStore(), kms: both, patience: { backoffMs: 0, attempts: 2 } }
+      const row = notes.encrypt(await createKeyring(options), { ...NOTE })
+      proxy.fault = 'reset'
+      expect(notes.decrypt(await openKeyring(options), row)).toEqual(NOTE)
+      expect(await refusal(() => openKeyring({ ...options, kms: both[0]! }))).toMatchObject({ code: 'KMS_UNAVAILABLE' })
     })
   },
 )

@@ -1,9 +1,11 @@
 import { inspect } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createKeyring, openKeyring } from 'waxseal'
+import { memoryKeyStore } from 'waxseal/keystore/memory'
 import { type Pkcs11KmsOptions, type Pkcs11Module, pkcs11Kms } from 'waxseal/kms/pkcs11'
 import { kmsSuite } from 'waxseal/testing'
 import { checkPatience, request } from '../../src/kms/portable.ts'
-import { refusal } from '../keyring/support.ts'
+import { NOTE, notes, refusal } from '../keyring/support.ts'
 import { missing } from '../support/missing.ts'
 import { PIN, type SoftHsm, softHsmMissing, startSoftHsm } from '../support/softhsm.ts'
 
@@ -345,6 +347,19 @@ describe.skipIf(missing('pkcs11Kms in SoftHSM', softHsmMissing()))(
         })
       }
       expect(count('C_OpenSession')).toBe(1)
+    })
+
+    it('keeps a keyring, which opens after the token was away', async () => {
+      const { pkcs11, count } = watched()
+      const options = { name: 'crm', store: memoryKeyStore(), kms: driver({ pkcs11 }), patience: { backoffMs: 0 } }
+      const keys = await createKeyring(options)
+      expect([count('C_WrapKey'), count('C_UnwrapKey')]).toEqual([2, 2])
+      const row = notes.encrypt(keys, { ...NOTE })
+      logOut()
+      await using again = await openKeyring(options)
+      expect(notes.decrypt(again, row)).toEqual(NOTE)
+      const other = { ...options, kms: driver({ keyLabel: 'k2' }) }
+      expect(await refusal(() => openKeyring(other))).toMatchObject({ code: 'CONFIG', argument: 'kms' })
     })
   },
 )

@@ -1,7 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { createServer } from 'node:net'
-import { fromRoot } from './sources.ts'
+import { freePort } from './port.ts'
 
 /** An imitation of AWS in a process of its own, gone when it is stopped. */
 export interface MotoServer {
@@ -10,16 +8,12 @@ export interface MotoServer {
   stop(): void
 }
 
-/** What .ci/run installs, in a folder that git ignores. */
-const OURS = fromRoot('node_modules/.cache/moto/bin/moto_server')
 const HOW = "install it (pip install 'moto[server]==5.2.1') or set MOTO_SERVER to the program"
 
-/** MOTO_SERVER, then what .ci/run installed, then what is on the PATH. */
+/** MOTO_SERVER, then what is on the PATH. */
 function program(): string | undefined {
-  const named = process.env.MOTO_SERVER
-  if (named) return named
-  if (existsSync(OURS)) return OURS
-  return spawnSync('moto_server', ['--help'], { stdio: 'ignore' }).status === 0 ? 'moto_server' : undefined
+  const named = process.env.MOTO_SERVER || 'moto_server'
+  return spawnSync(named, ['--help'], { stdio: 'ignore' }).status === 0 ? named : undefined
 }
 
 /** Why there is no imitation of AWS to be had here; undefined when there is one. Starts nothing. */
@@ -61,15 +55,4 @@ async function answers(url: string, child: ChildProcess, told: () => string): Pr
   }
   child.kill('SIGKILL')
   throw new Error(`moto_server did not answer: ${told()}`)
-}
-
-/** The system hands one out; somebody else could take it before we do, so the start may fail, and says so. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().on('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 }

@@ -19,8 +19,9 @@ export type Fault =
 export interface FaultyProxy {
   readonly url: string
   readonly asked: Asked[]
-  /** For every request while it is set. */
+  /** For every request while it is set, or for the next `times`. */
   fault: Fault | undefined
+  times: number
   stop(): Promise<void>
 }
 
@@ -31,6 +32,7 @@ export async function startProxy(target: string): Promise<FaultyProxy> {
     url: '',
     asked: [],
     fault: undefined,
+    times: Number.POSITIVE_INFINITY,
     stop() {
       server.closeAllConnections()
       return new Promise((done) => server.close(() => done()))
@@ -40,7 +42,7 @@ export async function startProxy(target: string): Promise<FaultyProxy> {
   async function handle(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     const body = await text(incoming)
     proxy.asked.push({ path: incoming.url ?? '', headers: incoming.headers, body })
-    const { fault } = proxy
+    const fault = proxy.times-- > 0 ? proxy.fault : undefined
     if (fault === 'hang') return
     if (fault === 'reset') return void incoming.socket.destroy()
     if (typeof fault === 'object') {

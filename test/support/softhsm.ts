@@ -17,7 +17,7 @@ export interface TestModule extends Pkcs11Module {
   C_GenerateKey(
     session: Uint8Array,
     mechanism: { mechanism: number },
-    template: { type: number; value?: number | boolean | string | Uint8Array }[],
+    template: { type: number; value?: number | boolean | string | Uint8Array | Date }[],
   ): Uint8Array
 }
 
