@@ -73,12 +73,12 @@ export function azureKms({ client, algorithm, keyId }: AzureKmsOptions): KmsDriv
 
   /** The client's own buffer is wiped: the copy is what is handed on. */
   const answer = ({ result, keyID }: AzureAnswer): Uint8Array => {
-    if (!(result instanceof Uint8Array)) throw new Error('Azure answered without bytes')
+    if (!(result instanceof Uint8Array)) throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Azure answered without bytes')
     const own = copyBytes(result)
     wipe(result)
     if (keyID === undefined || sameId(keyID, id)) return own
     wipe(own)
-    throw new Error('Azure used another key')
+    throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Azure used another key')
   }
 
   return {

@@ -100,9 +100,10 @@ export function googleKms({ client, keyName }: GoogleKmsOptions): KmsDriver {
           throw failureOf(error) === 'rejected' ? unfit() : error
         })
         if (!answer.verifiedPlaintextCrc32c || !answer.verifiedAdditionalAuthenticatedDataCrc32c) {
-          throw new Error('Google did not verify the checksums of the request')
+          throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Google did not verify the checksums of the request')
         }
-        if (!answer.name?.startsWith(`${keyName}/cryptoKeyVersions/`)) throw new Error('Google used another key')
+        if (!answer.name?.startsWith(`${keyName}/cryptoKeyVersions/`))
+          throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Google used another key')
         return intact(answer.ciphertext, answer.ciphertextCrc32c)
       }),
 
@@ -163,13 +164,13 @@ function aadOf(context: KmsContext) {
 
 /** A copy, so that no buffer of the client is kept, and the client's is wiped. */
 function intact(bytes: unknown, crc: { readonly value?: unknown } | null | undefined): Uint8Array {
-  if (!(bytes instanceof Uint8Array)) throw new Error('Google answered without bytes')
+  if (!(bytes instanceof Uint8Array)) throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Google answered without bytes')
   const own = copyBytes(bytes)
   wipe(bytes)
   // A number, a decimal string or a Long, by transport and version of the client.
   if (String(crc?.value) === checksum(own).value) return own
   wipe(own)
-  throw new Error('the checksum of the answer is wrong')
+  throw new WaxsealError('KMS_UNAVAILABLE', 'kms: the checksum of the answer is wrong')
 }
 
 /** gRPC status codes: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED. */

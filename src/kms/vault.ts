@@ -95,7 +95,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
     const { plaintext } = await write(`${mount}/decrypt/${key}`, body, signal)
     const opened = fromBase64(plaintext)
     if (opened) return opened
-    throw new Error('Vault answered without a plaintext')
+    throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Vault answered without a plaintext')
   }
 
   let bindsContext = false
@@ -104,7 +104,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
       wipe(await open(ciphertext, OTHER_CONTEXT, signal))
     } catch (error) {
       if (failureOf(error) !== 'rejected') throw error
-      if (told(error).length === 0) throw new Error('it is not Vault that refuses')
+      if (told(error).length === 0) throw new WaxsealError('KMS_UNAVAILABLE', 'kms: it is not Vault that refuses')
       bindsContext = true
       return
     }
@@ -123,7 +123,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
         throw statusOf(error) === 400 ? unfit() : error
       })
       if (!isCiphertext(ciphertext)) {
-        throw new Error('Vault answered without a ciphertext')
+        throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Vault answered without a ciphertext')
       }
       if (!bindsContext) await prove(ciphertext, signal)
       return ascii(ciphertext)
@@ -192,7 +192,7 @@ function byFetch({ address, token, namespace, allowInsecure = false }: VaultByFe
     })
     const text = await bounded(response)
     if (response.status === 200) return dataOf(JSON.parse(text))
-    throw Object.assign(new Error('Vault refused'), { response: { statusCode: response.status, body: errorsOf(text) } })
+    throw new VaultRefusal(response.status, errorsOf(text))
   }
   return [base, write]
 }
@@ -218,7 +218,7 @@ async function bounded(response: Response): Promise<string> {
     length += value.length
     if (length > MAX_ANSWER_BYTES) {
       reader?.cancel().catch(() => undefined)
-      throw new Error(`Vault answered more than ${MAX_ANSWER_BYTES} bytes`)
+      throw new WaxsealError('KMS_UNAVAILABLE', `kms: Vault answered more than ${MAX_ANSWER_BYTES} bytes`)
     }
     text += decoder.decode(value, { stream: true })
   }
@@ -227,7 +227,7 @@ async function bounded(response: Response): Promise<string> {
 function dataOf(answer: unknown): Record<string, unknown> {
   const { data } = (answer ?? {}) as { data?: unknown }
   if (typeof data === 'object' && data !== null) return data as Record<string, unknown>
-  throw new Error('Vault answered without data')
+  throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Vault answered without data')
 }
 
 function errorsOf(text: string): unknown {
@@ -238,7 +238,18 @@ function errorsOf(text: string): unknown {
   }
 }
 
-/** Of node-vault's errors, whose form ours have too. */
+/** In the form of node-vault's errors, so that both are read alike. */
+class VaultRefusal extends Error {
+  override readonly name = 'VaultRefusal'
+  readonly response: { readonly statusCode: number; readonly body: unknown }
+
+  constructor(statusCode: number, body: unknown) {
+    super('Vault refused')
+    this.response = { statusCode, body }
+  }
+}
+
+/** Of node-vault's errors and ours. */
 function statusOf(error: unknown): unknown {
   return (error as { response?: { statusCode?: unknown } } | null | undefined)?.response?.statusCode
 }
