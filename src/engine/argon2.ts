@@ -50,5 +50,9 @@ export async function argon2id(
   const { argon2idAsync } = await import('@noble/hashes/argon2.js')
   const { secret: key, associatedData: personalization } = extra
   const options = { m: memory, t: passes, p: lanes, dkLen: 32, maxmem: memory * 1024 + (1 << 20) }
-  return argon2idAsync(passphrase, salt, { ...options, ...(key && { key }), ...(personalization && { personalization }) })
+  return argon2idAsync(passphrase, salt, {
+    ...options,
+    ...(key && { key }),
+    ...(personalization && { personalization }),
+  })
 }
