@@ -7,13 +7,13 @@ import type { Result } from './harness.ts'
 
 const CALLERS = 3_000
 const VERSIONS = 3
-const KMS_MS = 15
-const STORE_MS = 3
+/** A KMS and a store over a network, in ms. */
+const NETWORK = { kms: 15, store: 3 }
 
 const notes = records('notes', { id: { id: int() }, fields: { body: text() } })
 
-/** A KMS and a store that take their time, as one over a network does; `asked` counts the unwraps of each blob. */
-export function distant(kmsMs = KMS_MS, storeMs = STORE_MS) {
+/** A KMS and a store that take their time to be read, and count it. `delay` may be changed. */
+export function distant(delay: { kms: number; store: number } = { ...NETWORK }) {
   const local = localKms(crypto.getRandomValues(new Uint8Array(32)))
   const memory = memoryKeyStore()
   const counts = { unwraps: 0, loads: 0 }
@@ -21,19 +21,19 @@ export function distant(kmsMs = KMS_MS, storeMs = STORE_MS) {
     ...local,
     async unwrap(wrapped, context) {
       counts.unwraps++
-      if (kmsMs > 0) await after(kmsMs)
+      if (delay.kms > 0) await after(delay.kms)
       return local.unwrap(wrapped, context)
     },
   }
   const store: KeyStore = {
     async load(name) {
       counts.loads++
-      if (storeMs > 0) await after(storeMs)
+      if (delay.store > 0) await after(delay.store)
       return memory.load(name)
     },
     save: memory.save,
   }
-  return { kms, store, counts }
+  return { kms, store, counts, delay }
 }
 
 /**
