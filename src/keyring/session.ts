@@ -1,3 +1,4 @@
+import type { KeySource } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { recordKeyCache } from './cache.ts'
 import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
@@ -15,6 +16,8 @@ const MAX_ABSENT_IDS = 10_000
 export interface Session {
   readonly origin: Origin
   readonly live: Live
+  /** The keys of a handle that names nobody. */
+  readonly source: KeySource
   /** What is loaded; CONFIG once closed. */
   current(): Loaded
   /** Reads the store again and takes over what it finds. */
@@ -214,6 +217,7 @@ export function openSession(
   return {
     origin,
     live,
+    source,
     current,
     read,
     refresh: reading.run,
