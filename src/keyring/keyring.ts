@@ -108,7 +108,7 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
 
   const self: Keyring = {
     name,
-    [SOURCE]: keySource(live, {}),
+    [SOURCE]: session.source,
     as: handle,
     ready,
     status: () => describe(current(), live.suites, live.now()),

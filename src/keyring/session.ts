@@ -1,3 +1,4 @@
+import type { KeySource } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
 import type { Secret } from '../secret.ts'
@@ -42,6 +43,8 @@ export interface WrappedAnew extends Brought {
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
 export interface Session {
   readonly live: Live
+  /** The keys of a handle that names nobody. */
+  readonly source: KeySource
   /** What is loaded; CONFIG once closed. */
   current(): Loaded
   /** Reads the store again and takes over what it finds. */
@@ -265,6 +268,7 @@ export function openSession(
 
   return {
     live,
+    source,
     current,
     read,
     refresh: reading.run,

@@ -8,7 +8,7 @@ const LAYERS = [
   ['envelope'],
   ['kms', 'keystore'],
   ['keyring'],
-  ['recovery'],
+  ['recovery', 'keyrings'],
   ['records'],
   ['rotation'],
   ['testing'],
