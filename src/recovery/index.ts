@@ -4,7 +4,7 @@ import { type Loaded, load, type Origin, wipeLoaded } from '../keyring/load.ts'
 import type { Reason } from '../keyring/manage.ts'
 import { continues, seal } from '../keyring/manifest.ts'
 import { openKeyring } from '../keyring/open.ts'
-import { type KeyringOptions, originOf } from '../keyring/options.ts'
+import { demandPin, type KeyringOptions, originOf } from '../keyring/options.ts'
 import { checkPin } from '../keyring/session.ts'
 import { logged } from '../keyring/transitions.ts'
 import { loadStored, parseStored, type StoredKeyring, saveStored } from '../keystore/keystore.ts'
@@ -51,6 +51,7 @@ export async function exportKeyring(keys: Keyring): Promise<string> {
  */
 export async function importKeyring(options: KeyringOptions, exported: string): Promise<Keyring> {
   const origin = originOf(options)
+  demandPin(options, origin)
   const { name, store } = origin
   const imported = parseExport(exported, name)
   const there = await loadStored(store, name)
@@ -90,6 +91,7 @@ export async function acceptRollback(
 ): Promise<Keyring> {
   const { seenEpoch, reason, actor, clock = Date.now, ...rest } = options
   const origin = originOf(rest)
+  demandPin(rest, origin)
   const { name, store, engine } = origin
   if (!Number.isSafeInteger(seenEpoch) || seenEpoch < 1) throw notBehind(String(seenEpoch))
   if (typeof reason !== 'string' || reason.trim() === '' || reason.length > 1_000) {
