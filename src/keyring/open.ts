@@ -1,5 +1,5 @@
 import { type Keyring, keyring } from './keyring.ts'
-import { loadShared } from './load.ts'
+import { loadShared, wipeLoaded } from './load.ts'
 import { demandPin, type KeyringOptions, originOf } from './options.ts'
 
 /**
@@ -27,5 +27,11 @@ import { demandPin, type KeyringOptions, originOf } from './options.ts'
 export async function openKeyring(options: KeyringOptions): Promise<Keyring> {
   const origin = originOf(options)
   demandPin(options, origin)
-  return keyring(origin, options, await loadShared(origin))
+  const loaded = await loadShared(origin)
+  try {
+    return keyring(origin, options, loaded)
+  } catch (error) {
+    wipeLoaded(loaded)
+    throw error
+  }
 }
