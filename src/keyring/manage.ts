@@ -87,9 +87,7 @@ export function management(session: Session): Management {
    * and deciding again; a transition that returns its input writes nothing.
    */
   async function commit({ reason, actor }: Reason, transition: Transition, brought?: Brought): Promise<Manifest> {
-    for (const [key, value] of Object.entries({ reason, actor })) {
-      if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
-    }
+    checkReason({ reason, actor })
     const turn = writing.then(async () => {
       for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
         await read()
@@ -256,6 +254,13 @@ export function management(session: Session): Management {
 
 function checkPolicy(decrypt: unknown): void {
   if (decrypt !== 'refuse' && decrypt !== 'report') throw config('decrypt', "'refuse' or 'report'", decrypt)
+}
+
+/** CONFIG for what is not fit for a history that is kept for good. */
+export function checkReason({ reason, actor }: Reason): void {
+  for (const [key, value] of Object.entries({ reason, actor })) {
+    if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
+  }
 }
 
 const isNote = (note: unknown): boolean => typeof note === 'string' && note.length <= 1_000 && note.isWellFormed()
