@@ -38,7 +38,8 @@ const MAX_EXPORT = 64 << 20
  * ```
  */
 export async function exportKeyring(keys: Keyring): Promise<string> {
-  await keys.ready()
+  // As new as can be had; but when the store is lost or was rolled back, what is in memory is what there is to save.
+  await keys.ready().catch(() => undefined)
   return `${JSON.stringify({ format: FORMAT, name: keys.name, keyring: keys[STORED]() }, null, 2)}\n`
 }
 
