@@ -257,7 +257,7 @@ function checkPolicy(decrypt: unknown): void {
 }
 
 /** CONFIG for what is not fit for a history that is kept for good. */
-export function checkReason({ reason, actor }: Reason): void {
+export function checkReason({ reason, actor }: { [K in keyof Reason]: Reason[K] | undefined }): void {
   for (const [key, value] of Object.entries({ reason, actor })) {
     if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
   }

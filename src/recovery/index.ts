@@ -96,7 +96,7 @@ export async function acceptRollback(
   const { name, store, engine } = origin
   if (!Number.isSafeInteger(seenEpoch) || seenEpoch < 1) throw notBehind(String(seenEpoch))
   if (typeof reason !== 'string' || reason.trim() === '') throw config('reason', 'text of 1 to 1000 characters', reason)
-  checkReason({ reason, ...(actor === undefined ? {} : { actor }) })
+  checkReason({ reason, actor })
   const loaded = await load(origin)
   try {
     if (loaded.failure !== undefined) throw loaded.failure
