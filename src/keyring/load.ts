@@ -119,6 +119,11 @@ function isPreloaded({ state, retired, destroyAt }: Version, preload: Origin['pr
   return preload === 'active' ? state === 'active' || state === 'pre-active' : retired !== true
 }
 
+/** True when a version is active whose key is not in memory; a keyring whose only one is suspended lacks none. */
+export function lacksActive({ active, manifest }: Loaded): boolean {
+  return !active && manifest.versions.some((version) => version.state === 'active')
+}
+
 /** Loads for a caller who needs all of it. */
 async function loadWhole(origin: Origin): Promise<Loaded> {
   const loaded = await load(origin)

@@ -1,7 +1,7 @@
 import { config, WaxsealError } from '../errors.ts'
 import { recordKeyCache } from './cache.ts'
 import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
-import { confirm, type Loaded, load, type Origin, wipeLoaded } from './load.ts'
+import { confirm, type Loaded, lacksActive, load, type Origin, wipeLoaded } from './load.ts'
 import { continues, type Manifest } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
@@ -66,7 +66,7 @@ export function openSession(
     absent: new Set(),
     upkeep() {
       const is = due(freshness, checked, now())
-      if (is.read || live.wanted.size > 0) reading.soon()
+      if (is.read || live.wanted.size > 0 || (live.loaded && lacksActive(live.loaded))) reading.soon()
       if (is.confirm) confirming.soon()
     },
     cancelDestroySoon(keyId) {
@@ -127,11 +127,11 @@ export function openSession(
   }
 
   async function ready(): Promise<void> {
-    const { active, failure } = current()
+    const isLacking = lacksActive(current())
     const time = now()
     const mustRead =
       live.wanted.size > 0 ||
-      (!active && failure !== undefined) ||
+      isLacking ||
       time < checked.readAt ||
       (time > checked.readAt + freshness.refreshMs && (!isReadFailing || time > live.expiresAt))
     if (mustRead) {
@@ -145,7 +145,7 @@ export function openSession(
     if (live.wanted.size > 0) await reading.run() // asked for while that read was under way
     if (now() > live.expiresAt) await confirming.run()
     const loaded = current()
-    if (loaded.failure !== undefined && !loaded.active) throw loaded.failure
+    if (loaded.failure !== undefined && lacksActive(loaded)) throw loaded.failure
     if (now() > live.dueAt || now() < live.freshFrom) live.upkeep()
   }
 
