@@ -186,6 +186,11 @@ export function wipeLoaded(loaded: Loaded): void {
   for (const master of loaded.masters.values()) master.destroy()
 }
 
+/** Wipes what was unwrapped for `next` alone. */
+export function wipeNew(next: Loaded, kept: Loaded): void {
+  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
+}
+
 /** Asks the KMS anew for every key in memory; fails when one does not come back as it was. */
 export async function confirm(origin: Origin, loaded: Loaded): Promise<void> {
   const { manifest, masters, integrity, stored } = loaded

@@ -2,7 +2,7 @@ import { config, WaxsealError } from '../errors.ts'
 import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
 import type { Wrap } from '../kms/kms.ts'
 import type { Secret } from '../secret.ts'
-import { assemble, load, type NewMaster, newMaster, wrapContext, wrapSecret } from './load.ts'
+import { assemble, load, type NewMaster, newMaster, wipeNew, wrapContext, wrapSecret } from './load.ts'
 import { type DecryptPolicy, INTEGRITY, type Manifest, seal, wrapsHash } from './manifest.ts'
 import { driversOf, type KeyringOptions } from './options.ts'
 import { type PolicyOptions, policyOf, readyAt, stagedOf, whatIsDue } from './policy.ts'
@@ -72,6 +72,7 @@ interface Brought {
   readonly secrets: ReadonlyMap<string, Secret>
 }
 
+const NO_SECRETS: Brought['secrets'] = new Map()
 const PENDING_MS = 7 * 86_400_000
 const MAX_PENDING_MS = 100 * 366 * 86_400_000
 const MAX_COMMIT_TRIES = 20
@@ -119,18 +120,25 @@ export function management(session: Session): Management {
 
   const broughtBy = ({ id, keys, secret }: NewMaster): Brought => ({ keys, secrets: new Map([[id, secret]]) })
 
+  /** Wipes what was brought and is not in use: somebody else was first, or the store failed. */
+  function dropUnused({ id, secret }: NewMaster): void {
+    if (live.loaded?.masters.get(id)?.secret !== secret) secret.destroy()
+  }
+
   /** Stages a version unless one is staged; whoever comes second takes the first one's. */
   async function stage(why: Reason, isWanted: (manifest: Manifest) => boolean): Promise<Manifest> {
     const { manifest } = current()
     if (stagedOf(manifest) || !isWanted(manifest)) return manifest
     const added = await newMaster(origin, manifest.id)
-    const staged = await commit(
-      why,
-      (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
-      broughtBy(added),
-    )
-    if (!staged.versions.some((version) => version.id === added.id)) added.secret.destroy()
-    return staged
+    try {
+      return await commit(
+        why,
+        (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
+        broughtBy(added),
+      )
+    } finally {
+      dropUnused(added)
+    }
   }
 
   return {
@@ -177,10 +185,14 @@ export function management(session: Session): Management {
         const { manifest } = current()
         const living = manifest.versions.filter((version) => version.wraps)
         const whole = await load(origin, current(), new Set(living.map((version) => version.id)))
-        if (whole.failure !== undefined) throw whole.failure
-        keys[INTEGRITY] ??= await wrapSecret(roots, whole.integrity, wrapContext(manifest.id, INTEGRITY))
-        for (const { idText: id, secret } of whole.masters.values()) {
-          keys[id] ??= await wrapSecret(roots, secret, wrapContext(manifest.id, id))
+        try {
+          if (whole.failure !== undefined) throw whole.failure
+          keys[INTEGRITY] ??= await wrapSecret(roots, whole.integrity, wrapContext(manifest.id, INTEGRITY))
+          for (const { idText: id, secret } of whole.masters.values()) {
+            keys[id] ??= await wrapSecret(roots, secret, wrapContext(manifest.id, id))
+          }
+        } finally {
+          wipeNew(whole, current()) // retired versions: unwrapped for this alone
         }
         const hashes = new Map(Object.entries(keys).map(([id, wraps]) => [id, wrapsHash(engine, id, wraps)]))
         let isWhole = false
@@ -190,7 +202,7 @@ export function management(session: Session): Management {
             isWhole = m.versions.every((version) => !version.wraps || hashes.has(version.id))
             return isWhole ? transitions.rewrapped(m, hashes, moment) : m // staged meanwhile: wrap that one too
           },
-          { keys, secrets: new Map([...whole.masters].map(([id, master]) => [id, master.secret])) },
+          { keys, secrets: NO_SECRETS },
         )
         if (isWhole) break
       }
@@ -216,14 +228,18 @@ export function management(session: Session): Management {
       let added = current().active?.idText === id ? await newMaster(origin, current().manifest.id) : undefined
       for (;;) {
         let needsSuccessor = false
-        const mark = (m: Manifest, moment: transitions.Moment): Manifest => {
+        const mark: Transition = (m, moment) => {
           needsSuccessor = transitions.get(m, id).state === 'active'
           const marked = transitions.markCompromised(m, id, decrypt, moment)
           if (!needsSuccessor) return marked
           if (!added) return m // promoted meanwhile: make a successor first
           return transitions.promote(transitions.stage(marked, added, moment), added.id, true, moment)
         }
-        await commit(why, mark, added && broughtBy(added))
+        try {
+          await commit(why, mark, added && broughtBy(added))
+        } finally {
+          if (added) dropUnused(added)
+        }
         if (!needsSuccessor) return undefined
         if (added) return added.id
         added = await newMaster(origin, current().manifest.id)

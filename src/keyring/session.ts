@@ -1,7 +1,7 @@
 import { config, WaxsealError } from '../errors.ts'
 import { recordKeyCache } from './cache.ts'
 import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
-import { confirm, type Loaded, lacksActive, load, type Origin, wipeLoaded } from './load.ts'
+import { confirm, type Loaded, lacksActive, load, type Origin, wipeLoaded, wipeNew } from './load.ts'
 import { continues, type Manifest } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
@@ -225,11 +225,6 @@ export function openSession(
 }
 
 const isOutage = (error: unknown): boolean => WaxsealError.is(error) && error.code === 'KMS_UNAVAILABLE'
-
-/** Wipes what was unwrapped for `next` alone. */
-function wipeNew(next: Loaded, kept: Loaded): void {
-  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
-}
 
 export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
   if (pin?.id !== undefined && pin.id !== manifest.id) {
