@@ -81,7 +81,7 @@ export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promi
       argument: 'name',
     })
   }
-  const isKnown = known && stored.mac === known.stored.mac && stored.manifest === known.stored.manifest
+  const isKnown = known && JSON.stringify(stored) === JSON.stringify(known.stored)
   const integrity = known?.integrity ?? (await unwrapIntegrity(origin, stored))
   try {
     const manifest = isKnown ? known.manifest : integrity.use((key) => unseal(engine, key, name, stored))
