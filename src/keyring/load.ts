@@ -195,7 +195,7 @@ export function wipeNew(next: Loaded, kept: Loaded): void {
 export async function confirm(origin: Origin, loaded: Loaded): Promise<void> {
   const { manifest, masters, integrity, stored } = loaded
   const isUnchanged = (secret: Secret) => (key: Uint8Array) =>
-    !secret.destroyed && secret.use((held) => origin.engine.equal(key, held))
+    secret.destroyed || secret.use((held) => origin.engine.equal(key, held))
   const held = [...masters.values()].map((master) => ({ id: master.idText, secret: master.secret }))
   await inParallel([{ id: INTEGRITY, secret: integrity }, ...held], async ({ id, secret }) => {
     if (secret.destroyed) return
