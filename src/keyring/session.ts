@@ -23,8 +23,8 @@ export interface Session {
   refresh(): Promise<void>
   /** Resolves when the keys can be used: at once while they are fresh. */
   ready(): Promise<void>
-  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
-  install(next: Loaded): void
+  /** Takes over a newer manifest, read (or written) at a time: wipes what it no longer allows, then tells listeners. */
+  install(next: Loaded, readAt?: number): void
   /** True while a use of the version is cancelling its destruction. */
   isCancelling(keyId: string): boolean
   close(): void
@@ -150,14 +150,15 @@ export function openSession(
   }
 
   async function confirmKeys(): Promise<void> {
-    const before = current()
-    await confirm(origin, before)
+    const askedAt = now()
+    await confirm(origin, current())
     current()
-    schedule({ confirmedAt: now() })
+    schedule({ confirmedAt: askedAt })
   }
 
   async function read(): Promise<void> {
     const wanted = new Set(live.wanted)
+    const askedAt = now()
     const before = current()
     const next = await load(origin, before, wanted).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
@@ -165,7 +166,7 @@ export function openSession(
     })
     if (!live.loaded) wipeLoaded(next)
     // A write of this process may have overtaken the read: then the older answer is dropped.
-    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next)
+    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next, askedAt)
     else wipeNew(next, current())
     for (const id of wanted) {
       live.wanted.delete(id)
@@ -176,7 +177,7 @@ export function openSession(
     if (next.failure !== undefined) tell('unwrap', next.failure)
   }
 
-  function install(next: Loaded): void {
+  function install(next: Loaded, readAt = now()): void {
     const before = current()
     if (!continues(before.manifest, next.manifest)) {
       wipeNew(next, before)
@@ -189,7 +190,7 @@ export function openSession(
       throw lostVersions(lost)
     }
     live.loaded = next
-    schedule({ readAt: now() })
+    schedule({ readAt })
     if (next === before) return
     const old = new Map(before.manifest.versions.map((version) => [version.id, version]))
     const changed = next.manifest.versions.filter((v) => v.history.length !== old.get(v.id)?.history.length)
