@@ -75,13 +75,15 @@ const PARALLEL = 8
  */
 export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promise<Loaded> {
   const { name, store, engine } = origin
-  const stored = await loadStored(store, name)
-  if (!stored) {
+  const found = await loadStored(store, name)
+  if (!found) {
     throw new WaxsealError('CONFIG', `no keyring "${name}" in this key store; createKeyring makes one, once`, {
       argument: 'name',
     })
   }
-  const isKnown = known && JSON.stringify(stored) === JSON.stringify(known.stored)
+  const isKnown = known && found.mac === known.stored.mac && found.manifest === known.stored.manifest
+  // The wraps that were checked against this manifest: what stands beside it now may have been edited.
+  const stored = isKnown ? known.stored : found
   const integrity = known?.integrity ?? (await unwrapIntegrity(origin, stored))
   try {
     const manifest = isKnown ? known.manifest : integrity.use((key) => unseal(engine, key, name, stored))
