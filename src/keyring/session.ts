@@ -174,7 +174,7 @@ export function openSession(
       if (!current().manifest.versions.some((version) => version.id === id)) live.absent.add(id)
     }
     isReadFailing = false
-    if (next.failure !== undefined) tell('unwrap', next.failure)
+    if (next !== before && next.failure !== undefined) tell('unwrap', next.failure)
   }
 
   function install(next: Loaded, readAt = now()): void {
