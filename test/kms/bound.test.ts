@@ -32,7 +32,9 @@ describe('a key under a root key that ignores context', () => {
   it('is never handed to the service: what it wraps is another key, new for every wrap, wiped afterwards', async () => {
     const { kms, roots } = await wrapped()
     await wrapKey(roots, KEY, CONTEXT)
-    const carriers = kms.asked.filter(({ operation }) => operation === 'wrap').map(({ input, lent }) => ({ input, lent }))
+    const carriers = kms.asked
+      .filter(({ operation }) => operation === 'wrap')
+      .map(({ input, lent }) => ({ input, lent }))
     expect(carriers).toHaveLength(2)
     for (const { input, lent } of carriers) {
       expect(input).toHaveLength(32)
