@@ -123,6 +123,7 @@ describe('other instances', () => {
     await other.ready()
     clock.now += 4 * 60 * MINUTE // past the grace: only a confirmation by the new one lets it go on
     await reads(other, rows)
+    await keys.ready()
     await rotated(keys)
     await reads(other, [...rows, notes.encrypt(keys, { ...NOTE })])
   })
