@@ -126,16 +126,20 @@ export function management(session: Session): Management {
   }
 
   /** Stages a version unless one is staged; whoever comes second takes the first one's. */
-  async function stage(why: Reason, isWanted: (manifest: Manifest) => boolean): Promise<Manifest> {
+  async function stage(
+    why: Reason,
+    isWanted: (manifest: Manifest) => boolean,
+  ): Promise<{ id: string | undefined; isNew: boolean }> {
     const { manifest } = current()
-    if (stagedOf(manifest) || !isWanted(manifest)) return manifest
+    if (stagedOf(manifest) || !isWanted(manifest)) return { id: stagedOf(manifest)?.id, isNew: false }
     const added = await newMaster(origin, manifest.id)
     try {
-      return await commit(
+      const staged = await commit(
         why,
         (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
         broughtBy(added),
       )
+      return { id: stagedOf(staged)?.id, isNew: staged.versions.some((version) => version.id === added.id) }
     } finally {
       dropUnused(added)
     }
@@ -144,7 +148,7 @@ export function management(session: Session): Management {
   return {
     async rotate(why = {}) {
       await refresh()
-      return stagedOf(await stage(why, () => true))!.id
+      return (await stage(why, () => true)).id!
     },
     async maintain({ actor } = {}) {
       const why = { reason: 'due', ...(actor === undefined ? {} : { actor }) }
@@ -153,7 +157,8 @@ export function management(session: Session): Management {
       const destroyed: string[] = []
       await refresh()
       const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now()).some(({ action }) => action === 'rotate')
-      if (isRotationDue(current().manifest)) staged.push(stagedOf(await stage(why, isRotationDue))?.id ?? '')
+      const { id, isNew } = await stage(why, isRotationDue)
+      if (isNew) staged.push(id!)
       await commit(why, (manifest, moment) => {
         promoted.length = destroyed.length = 0
         let next = manifest
@@ -169,7 +174,7 @@ export function management(session: Session): Management {
         }
         return next
       })
-      return { staged: staged.filter(Boolean), promoted, destroyed }
+      return { staged, promoted, destroyed }
     },
     async setPolicy({ reason, actor, ...policy }) {
       policyOf(policy, current().manifest)
