@@ -178,7 +178,8 @@ export function management(session: Session): Management {
     },
     async setPolicy({ reason, actor, ...policy }) {
       policyOf(policy, current().manifest)
-      await commit({ ...(reason && { reason }), ...(actor && { actor }) }, (m, moment) => {
+      const why = { ...(reason !== undefined && { reason }), ...(actor !== undefined && { actor }) }
+      await commit(why, (m, moment) => {
         const { cryptoperiodMs: _, ...rest } = m
         return transitions.logged({ ...rest, ...policyOf(policy, m) }, { what: 'policy changed' }, moment)
       })
