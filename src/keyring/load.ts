@@ -75,13 +75,15 @@ const PARALLEL = 8
  */
 export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promise<Loaded> {
   const { name, store, engine } = origin
-  const stored = await loadStored(store, name)
-  if (!stored) {
+  const found = await loadStored(store, name)
+  if (!found) {
     throw new WaxsealError('CONFIG', `no keyring "${name}" in this key store; createKeyring makes one, once`, {
       argument: 'name',
     })
   }
-  const isKnown = known && stored.mac === known.stored.mac && stored.manifest === known.stored.manifest
+  const isKnown = known && found.mac === known.stored.mac && found.manifest === known.stored.manifest
+  // The wraps that were checked against this manifest: what stands beside it now may have been edited.
+  const stored = isKnown ? known.stored : found
   const integrity = known?.integrity ?? (await unwrapIntegrity(origin, stored))
   try {
     const manifest = isKnown ? known.manifest : integrity.use((key) => unseal(engine, key, name, stored))
@@ -117,6 +119,11 @@ export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promi
 function isPreloaded({ state, retired, destroyAt }: Version, preload: Origin['preload']): boolean {
   if (destroyAt !== undefined) return true
   return preload === 'active' ? state === 'active' || state === 'pre-active' : retired !== true
+}
+
+/** True when a version is active whose key is not in memory; a keyring whose only one is suspended lacks none. */
+export function lacksActive({ active, manifest }: Loaded): boolean {
+  return !active && manifest.versions.some((version) => version.state === 'active')
 }
 
 /** Loads for a caller who needs all of it. */
@@ -181,11 +188,16 @@ export function wipeLoaded(loaded: Loaded): void {
   for (const master of loaded.masters.values()) master.destroy()
 }
 
+/** Wipes what was unwrapped for `next` alone. */
+export function wipeNew(next: Loaded, kept: Loaded): void {
+  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
+}
+
 /** Asks the KMS anew for every key in memory; fails when one does not come back as it was. */
 export async function confirm(origin: Origin, loaded: Loaded): Promise<void> {
   const { manifest, masters, integrity, stored } = loaded
   const isUnchanged = (secret: Secret) => (key: Uint8Array) =>
-    !secret.destroyed && secret.use((held) => origin.engine.equal(key, held))
+    secret.destroyed || secret.use((held) => origin.engine.equal(key, held))
   const held = [...masters.values()].map((master) => ({ id: master.idText, secret: master.secret }))
   await inParallel([{ id: INTEGRITY, secret: integrity }, ...held], async ({ id, secret }) => {
     if (secret.destroyed) return
@@ -256,20 +268,24 @@ export async function wrapSecret(roots: RootKeys, secret: Secret, context: KmsCo
   }
 }
 
-/** Wraps every key of a keyring under other root keys; loads for that what is not in memory. */
+/** Wraps every key of a keyring under other root keys. What is not in memory is unwrapped for that, and wiped. */
 export async function wrapAnew(origin: Origin, known: Loaded, roots: RootKeys) {
   const living = known.manifest.versions.filter((version) => version.wraps).map((version) => version.id)
-  const { manifest, integrity, masters, failure } = await load(origin, known, new Set(living))
-  if (failure !== undefined) throw failure
-  const secrets = new Map([...masters].map(([id, master]) => [id, master.secret]))
+  const whole = await load(origin, known, new Set(living))
   const keys: Record<string, readonly Wrap[]> = {}
   const hashes = new Map<string, string>()
-  for (const [id, secret] of [[INTEGRITY, integrity] as const, ...secrets]) {
-    const wraps = await wrapSecret(roots, secret, wrapContext(manifest.id, id))
-    keys[id] = wraps
-    hashes.set(id, wrapsHash(origin.engine, id, wraps))
+  try {
+    if (whole.failure !== undefined) throw whole.failure
+    const masters = [...whole.masters.values()].map((master) => [master.idText, master.secret] as const)
+    for (const [id, secret] of [[INTEGRITY, whole.integrity] as const, ...masters]) {
+      const wraps = await wrapSecret(roots, secret, wrapContext(whole.manifest.id, id))
+      keys[id] = wraps
+      hashes.set(id, wrapsHash(origin.engine, id, wraps))
+    }
+  } finally {
+    wipeNew(whole, known)
   }
-  return { keys, hashes, secrets }
+  return { keys, hashes }
 }
 
 /** Test keyrings mark their key ids by five leading zero bytes; a real id never begins so. */

@@ -78,9 +78,7 @@ export function management(session: Session): Management {
    * and deciding again; a transition that returns its input writes nothing.
    */
   async function commit({ reason, actor }: Reason, transition: Transition, brought?: Brought): Promise<Manifest> {
-    for (const [key, value] of Object.entries({ reason, actor })) {
-      if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
-    }
+    checkReason({ reason, actor })
     const turn = writing.then(async () => {
       for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
         await read()
@@ -98,24 +96,35 @@ export function management(session: Session): Management {
 
   const broughtBy = ({ id, keys, secret }: NewMaster): Brought => ({ keys, secrets: new Map([[id, secret]]) })
 
+  /** Wipes what was brought and is not in use: somebody else was first, or the store failed. */
+  function dropUnused({ id, secret }: NewMaster): void {
+    if (live.loaded?.masters.get(id)?.secret !== secret) secret.destroy()
+  }
+
   /** Stages a version unless one is staged; whoever comes second takes the first one's. */
-  async function stage(why: Reason, isWanted: (manifest: Manifest) => boolean): Promise<Manifest> {
+  async function stage(
+    why: Reason,
+    isWanted: (manifest: Manifest) => boolean,
+  ): Promise<{ id: string | undefined; isNew: boolean }> {
     const { manifest } = current()
-    if (stagedOf(manifest) || !isWanted(manifest)) return manifest
+    if (stagedOf(manifest) || !isWanted(manifest)) return { id: stagedOf(manifest)?.id, isNew: false }
     const added = await newMaster()
-    const staged = await commit(
-      why,
-      (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
-      broughtBy(added),
-    )
-    if (!staged.versions.some((version) => version.id === added.id)) added.secret.destroy()
-    return staged
+    try {
+      const staged = await commit(
+        why,
+        (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
+        broughtBy(added),
+      )
+      return { id: stagedOf(staged)?.id, isNew: staged.versions.some((version) => version.id === added.id) }
+    } finally {
+      dropUnused(added)
+    }
   }
 
   return {
     async rotate(why = {}) {
       await refresh()
-      return stagedOf(await stage(why, () => true))!.id
+      return (await stage(why, () => true)).id!
     },
     async maintain({ actor } = {}) {
       const why = { reason: 'due', ...(actor === undefined ? {} : { actor }) }
@@ -124,7 +133,8 @@ export function management(session: Session): Management {
       const destroyed: string[] = []
       await refresh()
       const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now()).some(({ action }) => action === 'rotate')
-      if (isRotationDue(current().manifest)) staged.push(stagedOf(await stage(why, isRotationDue))?.id ?? '')
+      const { id, isNew } = await stage(why, isRotationDue)
+      if (isNew) staged.push(id!)
       await commit(why, (manifest, moment) => {
         promoted.length = destroyed.length = 0
         let next = manifest
@@ -140,11 +150,12 @@ export function management(session: Session): Management {
         }
         return next
       })
-      return { staged: staged.filter(Boolean), promoted, destroyed }
+      return { staged, promoted, destroyed }
     },
     async setPolicy({ reason, actor, ...policy }) {
       policyOf(policy, current().manifest)
-      await commit({ ...(reason && { reason }), ...(actor && { actor }) }, (m, moment) => {
+      const why = { ...(reason !== undefined && { reason }), ...(actor !== undefined && { actor }) }
+      await commit(why, (m, moment) => {
         const { cryptoperiodMs: _, ...rest } = m
         return transitions.logged({ ...rest, ...policyOf(policy, m) }, { what: 'policy changed' }, moment)
       })
@@ -183,14 +194,18 @@ export function management(session: Session): Management {
       let added = current().active?.idText === id ? await newMaster() : undefined
       for (;;) {
         let needsSuccessor = false
-        const mark = (m: Manifest, moment: transitions.Moment): Manifest => {
+        const mark: Transition = (m, moment) => {
           needsSuccessor = transitions.get(m, id).state === 'active'
           const marked = transitions.markCompromised(m, id, decrypt, moment)
           if (!needsSuccessor) return marked
           if (!added) return m // promoted meanwhile: make a successor first
           return transitions.promote(transitions.stage(marked, added, moment), added.id, true, moment)
         }
-        await commit(why, mark, added && broughtBy(added))
+        try {
+          await commit(why, mark, added && broughtBy(added))
+        } finally {
+          if (added) dropUnused(added)
+        }
         if (!needsSuccessor) return undefined
         if (added) return added.id
         added = await newMaster()
@@ -216,6 +231,13 @@ export function management(session: Session): Management {
     async cancelDestroy(id, why = {}) {
       await commit(why, (m, moment) => transitions.cancelDestroy(m, id, moment))
     },
+  }
+}
+
+/** CONFIG for what is not fit for a history that is kept for good. */
+export function checkReason({ reason, actor }: { [K in keyof Reason]: Reason[K] | undefined }): void {
+  for (const [key, value] of Object.entries({ reason, actor })) {
+    if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
   }
 }
 

@@ -79,6 +79,13 @@ export function originOf(options: KeyringOptions): Origin {
   }
 }
 
+/** What is opened has to be pinned where whoever has a public key could have made it. CONFIG when it is not. */
+export function demandPin({ pin }: Pick<KeyringOptions, 'pin'>, { roots }: Origin): void {
+  if (pin?.id === undefined && roots.drivers.some((driver) => driver.wrapsPublicly)) {
+    throw config('pin.id', "the keyring's id, since whoever has the KMS's public key can wrap", undefined)
+  }
+}
+
 /** One driver or several, checked. */
 export function driversOf(kms: KeyringOptions['kms']): readonly KmsDriver[] {
   const drivers: readonly KmsDriver[] = Array.isArray(kms) ? [...kms] : [kms]

@@ -8,11 +8,13 @@ import {
   assemble,
   confirm,
   type Loaded,
+  lacksActive,
   load,
   type NewMaster,
   newMaster,
   type Origin,
   wipeLoaded,
+  wipeNew,
   wrapAnew,
 } from './load.ts'
 import { continues, type Manifest, seal } from './manifest.ts'
@@ -26,10 +28,10 @@ const MAX_ABSENT_IDS = 10_000
 
 export type { NewMaster } from './load.ts'
 
-/** What a change needs besides the manifest: new wraps, and the secrets behind new ones. */
+/** What a change needs besides the manifest: new wraps, and the secrets behind new versions. */
 export interface Brought {
   readonly keys: StoredKeyring['keys']
-  readonly secrets: ReadonlyMap<string, Secret>
+  readonly secrets?: ReadonlyMap<string, Secret>
 }
 
 /** Every key under other root keys, not written yet. */
@@ -103,7 +105,7 @@ export function openSession(
     absent: new Set(),
     upkeep() {
       const is = due(freshness, checked, now())
-      if (is.read || live.wanted.size > 0) reading.soon()
+      if (is.read || live.wanted.size > 0 || (live.loaded && lacksActive(live.loaded))) reading.soon()
       if (is.confirm) confirming.soon()
     },
     cancelDestroySoon(keyId) {
@@ -164,11 +166,11 @@ export function openSession(
   }
 
   async function ready(): Promise<void> {
-    const { active, failure } = current()
+    const isLacking = lacksActive(current())
     const time = now()
     const mustRead =
       live.wanted.size > 0 ||
-      (!active && failure !== undefined) ||
+      isLacking ||
       time < checked.readAt ||
       (time > checked.readAt + freshness.refreshMs && (!isReadFailing || time > live.expiresAt))
     if (mustRead) {
@@ -182,19 +184,20 @@ export function openSession(
     if (live.wanted.size > 0) await reading.run() // asked for while that read was under way
     if (now() > live.expiresAt) await confirming.run()
     const loaded = current()
-    if (loaded.failure !== undefined && !loaded.active) throw loaded.failure
+    if (loaded.failure !== undefined && lacksActive(loaded)) throw loaded.failure
     if (now() > live.dueAt || now() < live.freshFrom) live.upkeep()
   }
 
   async function confirmKeys(): Promise<void> {
-    const before = current()
-    await confirm(origin, before)
+    const askedAt = now()
+    await confirm(origin, current())
     current()
-    schedule({ confirmedAt: now() })
+    schedule({ confirmedAt: askedAt })
   }
 
   async function read(): Promise<void> {
     const wanted = new Set(live.wanted)
+    const askedAt = now()
     const before = current()
     const next = await load(origin, before, wanted).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
@@ -202,7 +205,7 @@ export function openSession(
     })
     if (!live.loaded) wipeLoaded(next)
     // A write of this process may have overtaken the read: then the older answer is dropped.
-    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next)
+    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next, askedAt)
     else wipeNew(next, current())
     for (const id of wanted) {
       live.wanted.delete(id)
@@ -210,13 +213,14 @@ export function openSession(
       if (!current().manifest.versions.some((version) => version.id === id)) live.absent.add(id)
     }
     isReadFailing = false
-    if (next.failure !== undefined) tell('unwrap', next.failure)
+    if (next !== before && next.failure !== undefined) tell('unwrap', next.failure)
   }
 
   async function write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined> {
     const { manifest: before, integrity, masters, stored: old, failure } = current()
     const manifest = { ...changed, epoch: before.epoch + 1 }
     const stored = integrity.use((key) => seal(engine, key, manifest, { ...old.keys, ...brought?.keys }))
+    const askedAt = now()
     try {
       await saveStored(origin.store, name, stored, before.epoch)
     } catch (error) {
@@ -225,13 +229,13 @@ export function openSession(
     }
     // A refresh may have seen this write, and later ones of others, before its answer came back.
     if (current().manifest.epoch < manifest.epoch) {
-      const secretOf = ({ id }: { id: string }) => masters.get(id)?.secret ?? brought?.secrets.get(id)
-      install(assemble(engine, { stored, manifest, integrity, failure }, secretOf))
+      const secretOf = ({ id }: { id: string }) => masters.get(id)?.secret ?? brought?.secrets?.get(id)
+      install(assemble(engine, { stored, manifest, integrity, failure }, secretOf), askedAt)
     }
     return manifest
   }
 
-  function install(next: Loaded): void {
+  function install(next: Loaded, readAt = now()): void {
     const before = current()
     if (!continues(before.manifest, next.manifest)) {
       wipeNew(next, before)
@@ -244,7 +248,7 @@ export function openSession(
       throw lostVersions(lost)
     }
     live.loaded = next
-    schedule({ readAt: now() })
+    schedule({ readAt })
     if (next === before) return
     const old = new Map(before.manifest.versions.map((version) => [version.id, version]))
     const changed = next.manifest.versions.filter((v) => v.history.length !== old.get(v.id)?.history.length)
@@ -288,11 +292,6 @@ export function openSession(
 }
 
 const isOutage = (error: unknown): boolean => WaxsealError.is(error) && error.code === 'KMS_UNAVAILABLE'
-
-/** Wipes what was unwrapped for `next` alone. */
-function wipeNew(next: Loaded, kept: Loaded): void {
-  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
-}
 
 export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
   if (pin?.id !== undefined && pin.id !== manifest.id) {

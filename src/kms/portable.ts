@@ -56,6 +56,7 @@ export async function request(
     }, timeoutMs)
   })
   try {
+    // In an async function: a driver that throws, or answers, without a promise is one like the others.
     const ask = async (): Promise<Uint8Array> => driver[operation](lent, context, controller.signal)
     const answer = ask().finally(() => wipe(lent))
     answer.then((bytes) => isLate && bytes instanceof Uint8Array && wipe(bytes), ignore)
@@ -88,32 +89,36 @@ function failureOf(driver: KmsDriver, error: unknown): KmsFailure {
   } catch {
     // A reader of errors that fails has not read this one.
   }
-  if (failure !== undefined && Object.hasOwn(CODES, failure)) return failure
+  if (typeof failure === 'string' && Object.hasOwn(CODES, failure)) return failure
   const status = statusOf(error)
   return status === 401 || status === 403 || status === 404 ? 'denied' : 'unavailable'
 }
 
-interface MayHaveStatus {
-  readonly status?: unknown
-  readonly statusCode?: unknown
-  readonly $metadata?: { readonly httpStatusCode?: unknown }
-  readonly response?: { readonly status?: unknown; readonly statusCode?: unknown }
+/** A property of whatever a client throws; undefined when even looking at it fails. */
+function lookUp(value: unknown, key: string): unknown {
+  try {
+    return (value as Record<string, unknown> | null | undefined)?.[key]
+  } catch {
+    return undefined
+  }
 }
 
 /** Where the vendors' clients put the HTTP status. */
 function statusOf(error: unknown): number | undefined {
-  if (typeof error !== 'object' || error === null) return undefined
-  const { status, statusCode, $metadata, response }: MayHaveStatus = error
-  const found = [status, statusCode, $metadata?.httpStatusCode, response?.status, response?.statusCode]
+  const response = lookUp(error, 'response')
+  const found = [
+    lookUp(error, 'status'),
+    lookUp(error, 'statusCode'),
+    lookUp(lookUp(error, '$metadata'), 'httpStatusCode'),
+    lookUp(response, 'status'),
+    lookUp(response, 'statusCode'),
+  ]
   return found.find((value): value is number => typeof value === 'number')
 }
 
 /** Name, code and status of a client's error. Not its message: clients quote bodies there, and a body may hold a key. */
 function withoutBody(error: unknown): ReducedCause {
-  const { name, code } = (typeof error === 'object' && error !== null ? error : {}) as {
-    name?: unknown
-    code?: unknown
-  }
+  const [name, code] = [lookUp(error, 'name'), lookUp(error, 'code')]
   const status = statusOf(error)
   return {
     name: isWord(name) ? name : 'Error',
