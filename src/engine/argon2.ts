@@ -1,4 +1,4 @@
-import { nodeCrypto } from './node.ts'
+import { nodeCrypto } from '#engine/node'
 
 export interface Argon2Cost {
   readonly memoryKiB: number

@@ -71,9 +71,15 @@ const PARALLEL = 8
 /**
  * Reads, authenticates and unwraps what rows may refer to, and what is `wanted` besides. What `known` holds unwrapped is
  * not asked of the KMS again. A version that cannot be unwrapped is left out, with the reason in `failure`: what
- * happened to the others counts all the same. CONFIG when there is no such keyring: opening never creates.
+ * happened to the others counts all the same. `onManifest` is told what is new before the KMS is asked: it may take its
+ * time, and a compromise must not wait for it. CONFIG when there is no such keyring: opening never creates.
  */
-export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promise<Loaded> {
+export async function load(
+  origin: Origin,
+  known?: Loaded,
+  wanted = NONE,
+  onManifest?: (known: Loaded) => void,
+): Promise<Loaded> {
   const { name, store, engine } = origin
   const found = await loadStored(store, name)
   if (!found) {
@@ -91,6 +97,9 @@ export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promi
       (version) => !known?.masters.has(version.id) && (wanted.has(version.id) || isPreloaded(version, origin.preload)),
     )
     if (isKnown && !missing.some((version) => version.wraps)) return known
+    if (known && !isKnown) {
+      onManifest?.(assemble(engine, { stored, manifest, integrity }, ({ id }) => known.masters.get(id)?.secret))
+    }
     const fresh = new Map<string, Secret>()
     let failure: unknown
     await inParallel(missing, async (version) => {

@@ -86,6 +86,15 @@ export function demandPin({ pin }: Pick<KeyringOptions, 'pin'>, { roots }: Origi
   }
 }
 
+/** The clock in whole ms; CONFIG when what it says is no time. */
+export function clockOf({ clock = Date.now }: Pick<KeyringOptions, 'clock'>): () => number {
+  return () => {
+    const time = Math.floor(clock())
+    if (Number.isNaN(time)) throw config('clock', 'ms since the epoch', time)
+    return time
+  }
+}
+
 /** One driver or several, checked. */
 export function driversOf(kms: KeyringOptions['kms']): readonly KmsDriver[] {
   const drivers: readonly KmsDriver[] = Array.isArray(kms) ? [...kms] : [kms]

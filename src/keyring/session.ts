@@ -1,5 +1,5 @@
 import type { KeySource } from '../envelope/keys.ts'
-import { config, WaxsealError } from '../errors.ts'
+import { WaxsealError } from '../errors.ts'
 import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
 import type { Secret } from '../secret.ts'
 import { recordKeyCache } from './cache.ts'
@@ -18,7 +18,7 @@ import {
   wrapAnew,
 } from './load.ts'
 import { continues, type Manifest, seal } from './manifest.ts'
-import { driversOf, type KeyringOptions } from './options.ts'
+import { clockOf, driversOf, type KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
 /** Calls in the background read the store, or ask the KMS, at most once in this time; `ready()` whenever it has to. */
@@ -77,12 +77,7 @@ export function openSession(
   cancelDestroy: (keyId: string) => Promise<void>,
 ): Session {
   const { name, engine } = origin
-  const clock = options.clock ?? Date.now
-  const now = (): number => {
-    const time = Math.floor(clock())
-    if (Number.isNaN(time)) throw config('clock', 'ms since the epoch', time)
-    return time
-  }
+  const now = clockOf(options)
   const freshness = freshnessOf(options)
   const cancelling = new Set<string>()
   let checked = { readAt: now(), confirmedAt: now() }
@@ -199,14 +194,17 @@ export function openSession(
     const wanted = new Set(live.wanted)
     const askedAt = now()
     const before = current()
-    const next = await load(origin, before, wanted).catch((error) => {
+    // A write of this process may have overtaken the read: then the older answer is dropped.
+    const takeOver = (next: Loaded): void => {
+      if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next, askedAt)
+      else wipeNew(next, current())
+    }
+    const next = await load(origin, before, wanted, takeOver).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
       throw error
     })
     if (!live.loaded) wipeLoaded(next)
-    // A write of this process may have overtaken the read: then the older answer is dropped.
-    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next, askedAt)
-    else wipeNew(next, current())
+    takeOver(next)
     for (const id of wanted) {
       live.wanted.delete(id)
       if (live.absent.size >= MAX_ABSENT_IDS) live.absent.clear()
@@ -256,6 +254,9 @@ export function openSession(
       live.absent.delete(id)
       live.cache?.purge(id)
       if (state === 'destroyed') before.masters.get(id)?.destroy()
+    }
+    for (const { what, epoch, reason } of next.manifest.log) {
+      if (epoch > before.manifest.epoch) source.emit({ type: 'keyring.change', what, reason })
     }
     for (const { id, state, history } of changed) {
       const last = history.at(-1)
@@ -307,6 +308,7 @@ function rolledBack(found: number, expected: number): WaxsealError {
 }
 
 function lostVersions(ids: readonly string[]): WaxsealError {
-  const what = 'key store: the accepted rollback lost versions that this process holds: exportKeyring saves them'
+  const what =
+    'key store: the accepted rollback lost versions that this process holds: exportKeyring here, then importKeyring into an empty store'
   return new WaxsealError('KEY_STATE', what, { state: 'rolled back', keyId: ids.join(', ') })
 }

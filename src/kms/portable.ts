@@ -127,4 +127,5 @@ function withoutBody(error: unknown): ReducedCause {
   }
 }
 
-const isWord = (value: unknown): value is string => typeof value === 'string' && /^[\w.-]{1,80}$/.test(value)
+/** Too short for 32 bytes in any encoding. */
+const isWord = (value: unknown): value is string => typeof value === 'string' && /^[\w.-]{1,40}$/.test(value)

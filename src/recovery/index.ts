@@ -4,7 +4,7 @@ import { type Loaded, load, type Origin, wipeLoaded } from '../keyring/load.ts'
 import { checkReason, type Reason } from '../keyring/manage.ts'
 import { continues, seal } from '../keyring/manifest.ts'
 import { openKeyring } from '../keyring/open.ts'
-import { demandPin, type KeyringOptions, originOf } from '../keyring/options.ts'
+import { clockOf, demandPin, type KeyringOptions, originOf } from '../keyring/options.ts'
 import { checkPin } from '../keyring/session.ts'
 import { logged } from '../keyring/transitions.ts'
 import { loadStored, parseStored, type StoredKeyring, saveStored } from '../keystore/keystore.ts'
@@ -90,7 +90,7 @@ export async function importKeyring(options: KeyringOptions, exported: string): 
 export async function acceptRollback(
   options: KeyringOptions & Required<Pick<Reason, 'reason'>> & Pick<Reason, 'actor'> & { readonly seenEpoch: number },
 ): Promise<Keyring> {
-  const { seenEpoch, reason, actor, clock = Date.now, ...rest } = options
+  const { seenEpoch, reason, actor, ...rest } = options
   const origin = originOf(rest)
   demandPin(rest, origin)
   const { name, store, engine } = origin
@@ -102,7 +102,7 @@ export async function acceptRollback(
     if (loaded.failure !== undefined) throw loaded.failure
     const { manifest, stored, integrity } = loaded
     if (manifest.epoch >= seenEpoch) throw notBehind(`${seenEpoch}, and the store is at ${manifest.epoch}`)
-    const moment = { now: Math.floor(clock()), reason, actor }
+    const moment = { now: clockOf(rest)(), reason, actor }
     const raised = { ...manifest, epoch: seenEpoch }
     const entry = { what: 'rollback accepted', from: manifest.epoch } as const
     const next = { ...logged(raised, entry, moment), epoch: seenEpoch + 1 }
@@ -112,7 +112,7 @@ export async function acceptRollback(
   } finally {
     wipeLoaded(loaded)
   }
-  return openKeyring({ ...rest, clock })
+  return openKeyring(rest)
 }
 
 function notBehind(got: string): WaxsealError {
