@@ -6,6 +6,8 @@ const src = fileURLToPath(new URL('./src/', import.meta.url))
 export default defineConfig({
   resolve: {
     alias: [
+      { find: '#codecs', replacement: `${src}codecs/native.ts` },
+      { find: '#engine/node', replacement: `${src}engine/node.ts` },
       { find: /^waxseal$/, replacement: `${src}index.ts` },
       { find: /^waxseal\/(engine|envelope|recovery|rotation|testing)$/, replacement: `${src}$1/index.ts` },
       { find: /^waxseal\/rotation\/postgres$/, replacement: `${src}rotation/sources/postgres.ts` },

@@ -29,16 +29,25 @@ export async function importAsShipped<T>(file: string): Promise<T> {
 /** Every entry point with shared chunks, as tsup builds dist; and what the core imports from outside as it loads. */
 export async function buildCore(): Promise<{ core: string; packages: string[] }> {
   mkdirSync(work, { recursive: true })
-  const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-    exports: Record<string, { default?: string }>
-  }
-  const entryPoints = Object.values(exports).flatMap(({ default: file }) =>
-    file ? [file.replace('./dist/', 'src/').replace(/\.js$/, '.ts')] : [],
-  )
+  const files = Object.values(packageJson().exports).map((entry) => entry.default)
+  const entryPoints = files.flatMap((file) => (file ? [sourceOf(file)] : []))
   const { metafile } = await build({ ...AS_SHIPPED, entryPoints, outdir: work, outbase: 'src', splitting: true })
   const core = Object.keys(metafile.outputs).find((file) => metafile.outputs[file]!.entryPoint === 'src/index.ts')!
   return { core: join(root, core), packages: [...externals(metafile.outputs, core)] }
 }
+
+/** What a bundler takes for the names of package.json's "imports" in a browser, among the sources. */
+export function browserFiles(): Record<string, string> {
+  const { imports } = packageJson()
+  return Object.fromEntries(Object.entries(imports).map(([name, { browser }]) => [name, join(root, sourceOf(browser))]))
+}
+
+interface PackageJson {
+  exports: Record<string, { default?: string }>
+  imports: Record<string, { browser: string }>
+}
+const packageJson = () => JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as PackageJson
+const sourceOf = (dist: string): string => dist.replace('./dist/', 'src/').replace(/\.js$/, '.ts')
 
 function externals(outputs: Metafile['outputs'], from: string, found = new Set<string>(), seen = new Set<string>()) {
   seen.add(from)

@@ -32,24 +32,26 @@ const scratch = Buffer.allocUnsafeSlow(16_384)
 const pool = Buffer.allocUnsafeSlow(NONCE * 341)
 let drawn = pool.length
 
-function nonce(): Buffer {
+/** Copied here for OpenSSL, which copies them again: a view takes longer to make. */
+const iv = new Uint8Array(NONCE)
+const tag = new Uint8Array(TAG)
+
+function drawNonce(at: number): void {
   if (drawn === pool.length) {
     randomFillSync(pool)
     drawn = 0
   }
-  drawn += NONCE
-  return pool.subarray(drawn - NONCE, drawn)
+  for (let i = 0; i < NONCE; i++) scratch[at + i] = iv[i] = pool[drawn++]!
 }
 
 /** Writes nonce ‖ ciphertext ‖ tag into the scratch buffer from `at` on, and gives its end. */
 function sealAt(at: number, key: KeyObject, value: string, aad: Uint8Array): number {
-  const iv = nonce()
+  drawNonce(at)
   const cipher = createCipheriv('aes-256-gcm', key, iv, GCM)
   cipher.setAAD(aad)
   const body = cipher.update(value, 'utf8')
   cipher.final()
   const end = at + NONCE + body.length
-  scratch.set(iv, at)
   scratch.set(body, at + NONCE)
   scratch.set(cipher.getAuthTag(), end)
   return end + TAG
@@ -58,18 +60,23 @@ function sealAt(at: number, key: KeyObject, value: string, aad: Uint8Array): num
 const seal = (key: KeyObject, value: string, aad: Uint8Array): string =>
   scratch.toString('base64url', 0, sealAt(0, key, value, aad))
 
-function openAt(bytes: Buffer, at: number, key: KeyObject, aad: Uint8Array): string {
-  const end = bytes.length - TAG
-  const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(at, at + NONCE), GCM)
+/** Decodes into the scratch buffer, and gives the end. */
+const decode = (text: string): number => scratch.write(text, 'base64url')
+
+/** Opens what stands in the scratch buffer. */
+function openAt(at: number, end: number, key: KeyObject, aad: Uint8Array): string {
+  const tagAt = end - TAG
+  for (let i = 0; i < NONCE; i++) iv[i] = scratch[at + i]!
+  for (let i = 0; i < TAG; i++) tag[i] = scratch[tagAt + i]!
+  const decipher = createDecipheriv('aes-256-gcm', key, iv, GCM)
   decipher.setAAD(aad)
-  decipher.setAuthTag(bytes.subarray(end))
-  const text = decipher.update(bytes.subarray(at + NONCE, end))
+  decipher.setAuthTag(tag)
+  const text = decipher.update(scratch.subarray(at + NONCE, tagAt))
   decipher.final()
   return text.toString()
 }
 
-const open = (key: KeyObject, sealed: string, aad: Uint8Array): string =>
-  openAt(Buffer.from(sealed, 'base64url'), 0, key, aad)
+const open = (key: KeyObject, sealed: string, aad: Uint8Array): string => openAt(0, decode(sealed), key, aad)
 
 const AAD = {
   email: Buffer.from('customers.email'),
@@ -102,7 +109,7 @@ export function encryptCustomer(kek: Kek, row: Customer): StoredCustomer {
 }
 
 export function decryptCustomer(kek: Kek, row: StoredCustomer): Customer {
-  const key = createSecretKey(unwrapKey(kek, Buffer.from(row.envelope, 'base64url')))
+  const key = createSecretKey(unwrapKey(kek, scratch.subarray(0, decode(row.envelope))))
   return {
     id: row.id,
     city: row.city,
@@ -123,17 +130,16 @@ export function encryptNote(kek: Kek, text: string): string {
 }
 
 export function decryptNote(kek: Kek, cell: string): string {
-  const bytes = Buffer.from(cell, 'base64url')
-  return openAt(bytes, WRAPPED, createSecretKey(unwrapKey(kek, bytes.subarray(0, WRAPPED))), AAD.note)
+  const end = decode(cell)
+  return openAt(WRAPPED, end, createSecretKey(unwrapKey(kek, scratch.subarray(0, WRAPPED))), AAD.note)
 }
 
 /** The data key of a cell, for those who keep it. */
 export const noteKey = (kek: Kek, cell: string): KeyObject =>
   createSecretKey(unwrapKey(kek, Buffer.from(cell, 'base64url').subarray(0, WRAPPED)))
 
-export const decryptNoteUnder = (key: KeyObject, cell: string): string =>
-  openAt(Buffer.from(cell, 'base64url'), WRAPPED, key, AAD.note)
+export const decryptNoteUnder = (key: KeyObject, cell: string): string => openAt(WRAPPED, decode(cell), key, AAD.note)
 
 /** A stored wrapped key from one key-encryption key to another. */
 export const rewrap = (from: Kek, to: Kek, envelope: string): string =>
-  wrapKey(to, unwrapKey(from, Buffer.from(envelope, 'base64url'))).toString('base64url')
+  wrapKey(to, unwrapKey(from, scratch.subarray(0, decode(envelope)))).toString('base64url')

@@ -28,8 +28,9 @@ function readArguments() {
 }
 
 async function* measure(effort: Effort, wanted: (name: string) => boolean): AsyncGenerator<Result> {
-  const { duels } = await importAsShipped<typeof import('./workloads.ts')>('bench/workloads.ts')
+  const { duels, concurrentOpen } = await importAsShipped<typeof import('./workloads.ts')>('bench/workloads.ts')
   for (const one of await duels()) if (wanted(one.name)) yield duel(one, effort)
+  if (wanted('keyring.open.concurrent_calls')) yield await concurrentOpen()
   if (wanted('import_ms')) yield await importTime(effort)
   if (wanted('bundle_gzip_kb')) yield await bundleSize()
 }
@@ -63,7 +64,7 @@ function row(result: Result): string {
 }
 
 function line(name: string, ...cells: string[]): string {
-  return name.padEnd(24) + cells.map((cell, i) => (i === 6 ? `  ${cell}` : cell.padStart(9))).join('')
+  return name.padEnd(30) + cells.map((cell, i) => (i === 6 ? `  ${cell}` : cell.padStart(9))).join('')
 }
 
 const { quick, json, check, only } = readArguments()

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { build, type Metafile } from 'esbuild'
-import { buildCore, root, work } from './build.ts'
+import { browserFiles, buildCore, root, work } from './build.ts'
 import { compared, type Effort, type Result } from './harness.ts'
 
 /** A string, not a property: the schema has one called `node`. */
@@ -26,6 +26,7 @@ export async function bundleSize(): Promise<Result> {
     minify: true,
     format: 'esm',
     platform: 'browser',
+    alias: browserFiles(),
     legalComments: 'none',
     logLevel: 'error',
   })

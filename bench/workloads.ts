@@ -8,3 +8,5 @@ import { rewrapDuel } from './rewrap.ts'
 export async function duels(): Promise<Duel[]> {
   return [...recordDuels(), ...cellDuels(), await rewrapDuel(), ...nobleDuels()]
 }
+
+export { concurrentOpen } from './keyring.ts'

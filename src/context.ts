@@ -1,4 +1,15 @@
-import { compareBytes, concat, copyBytes, fromHex, toHex, utf8, writeU16, writeU32, writeUtf8 } from './bytes.ts'
+import {
+  briefBytes,
+  compareBytes,
+  concat,
+  copyBytes,
+  fromHex,
+  toHex,
+  utf8,
+  writeU16,
+  writeU32,
+  writeUtf8,
+} from './bytes.ts'
 import { config, typeName, WaxsealError } from './errors.ts'
 
 /**
@@ -68,6 +79,14 @@ function badValue(type: ContextType, value: unknown, argument: string): WaxsealE
 const scratch = new Uint8Array(
   2 + CONTEXT_LIMITS.entries * (2 + CONTEXT_LIMITS.nameBytes + 5 + 3 * CONTEXT_LIMITS.valueBytes),
 )
+
+/** What stands in the scratch bytes, in bytes of its own; V8 makes up to 64 of them quickly. */
+function copyOut(length: number): Uint8Array {
+  if (length <= 64) return scratch.slice(0, length)
+  const out = briefBytes(length)
+  out.set(scratch.subarray(0, length))
+  return out
+}
 
 /** Writes the value at `at` of the scratch bytes; returns its length. */
 function writeValue(type: ContextType, value: unknown, argument: string, at: number): number {
@@ -175,7 +194,7 @@ export function contextShape(entries: readonly ContextEntry[]): ContextShape {
         at += length
       }
       scratch.set(tail, at)
-      return scratch.slice(0, at + tail.length)
+      return copyOut(at + tail.length)
     },
   }
 }

@@ -16,7 +16,7 @@ export const ERRORS = {
   KEY_STATE: { retryable: false, class: 'key' },
   /** The key of this data subject was destroyed: the plaintext is gone for good. */
   ERASED: { retryable: false, class: 'key' },
-  /** The key-management service refused: check identity and permissions. */
+  /** The key-management service, or the key store's database, refused: check identity and permissions. */
   KMS_DENIED: { retryable: false, class: 'service' },
   /** The key-management service or the key store did not answer. */
   KMS_UNAVAILABLE: { retryable: true, class: 'service' },
@@ -134,4 +134,16 @@ export function typeName(value: unknown): string {
 /** A programmer's mistake, named: `"argument" expected …, got …`. */
 export function config(argument: string, expected: string, got: unknown): WaxsealError {
   return new WaxsealError('CONFIG', `"${argument}" expected ${expected}, got ${typeName(got)}`, { argument })
+}
+
+/** CONFIG unless the argument is an integer within bounds. */
+export function expectInteger(argument: string, value: unknown, least: number, most = Number.MAX_SAFE_INTEGER): void {
+  if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return
+  throw config(argument, `an integer from ${least} to ${most}`, value)
+}
+
+/** CONFIG unless the argument is one of the words. */
+export function expectWord(argument: string, value: unknown, ...words: readonly string[]): void {
+  if (words.includes(value as string)) return
+  throw config(argument, words.map((word) => `'${word}'`).join(' or '), value)
 }

@@ -28,6 +28,8 @@ export type Occurrence =
   /** A key was used in a state that deserves attention: suspended, compromised, retired or pending destruction. */
   | { readonly type: 'key.use'; readonly keyId: string; readonly state: string; readonly operation: string }
   | { readonly type: 'key.state'; readonly keyId: string; readonly state: string; readonly reason?: string | undefined }
+  /** The keyring as a whole was changed: an accepted rollback, other root keys, another policy. */
+  | { readonly type: 'keyring.change'; readonly what: string; readonly reason?: string | undefined }
   /** The keyring could not be read again or changed in the background; the code says why. */
   | { readonly type: 'keyring.failure'; readonly operation: string; readonly code: ErrorCode | undefined }
   /** A row or cell was read that is still plaintext, or was made so by whoever writes the database. */

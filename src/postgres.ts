@@ -1,4 +1,4 @@
-import { config, WaxsealError } from './errors.ts'
+import { config, expectInteger, WaxsealError } from './errors.ts'
 
 /** Rows of a query, as PGlite and pg wrap them or as postgres.js returns them. */
 type Answer = { readonly rows: readonly unknown[] } | readonly unknown[]
@@ -40,8 +40,7 @@ export function queryOf(db: Postgres): Query {
  * ```
  */
 export async function reserveIds(db: Postgres, sequence: string, count: number): Promise<bigint[]> {
-  if (!Number.isSafeInteger(count) || count < 1 || count > 10_000)
-    throw config('count', 'an integer from 1 to 10000', count)
+  expectInteger('count', count, 1, 10_000)
   const rows = await queryOf(db)<{ id: string }>(
     'select nextval($1::text::regclass)::text as id from generate_series(1, $2::int)',
     [sequence, count],

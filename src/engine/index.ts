@@ -1,6 +1,6 @@
+import { nodeEngine as makeNodeEngine, nodeCrypto } from '#engine/node'
 import type { Engine } from './engine.ts'
 import { nobleEngine as makeNobleEngine } from './noble.ts'
-import { nodeEngine as makeNodeEngine, nodeCrypto } from './node.ts'
 
 export type { Aead, AeadName, Engine, KeyWrap } from './engine.ts'
 
@@ -8,10 +8,7 @@ let chosen: Engine | undefined
 
 /** The fastest engine here: Node's OpenSSL where it can be reached, @noble elsewhere. Chosen once. */
 export function defaultEngine(): Engine {
-  if (!chosen) {
-    const crypto = nodeCrypto()
-    chosen = crypto ? makeNodeEngine(crypto) : makeNobleEngine()
-  }
+  chosen ??= nodeEngine() ?? nobleEngine()
   return chosen
 }
 

@@ -1,8 +1,7 @@
 import { aeskw, gcm } from '@noble/ciphers/aes.js'
 import { xchacha20poly1305 } from '@noble/ciphers/chacha.js'
-import { hmac } from '@noble/hashes/hmac.js'
 import { sha512 } from '@noble/hashes/sha2.js'
-import { concat, copyBytes, expectBytes } from '../bytes.ts'
+import { copyBytes, expectBytes, wipe } from '../bytes.ts'
 import {
   AEAD_SIZES,
   type Aead,
@@ -77,7 +76,7 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     fillKey: fillRandom,
     randomBytes: pool.take,
     sha512: (data) => sha512(data),
-    hmacSha512: (key, parts) => hmac(sha512, key, concat(...parts)),
+    hmacSha512,
     equal(a, b) {
       if (a.length !== b.length) return false
       let difference = 0
@@ -87,6 +86,24 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     aead,
     keyWrap,
   }
+}
+
+const BLOCK = 128
+
+/** HMAC (RFC 2104) as the two hashes it is; @noble's own is three times the code, for algorithms not used here. */
+function hmacSha512(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array {
+  const padded = new Uint8Array(BLOCK)
+  padded.set(key.length > BLOCK ? sha512(key) : key)
+  const keyed = (pad: number, data: readonly Uint8Array[]): Uint8Array => {
+    const block = padded.map((byte) => byte ^ pad)
+    const hash = sha512.create().update(block)
+    for (const part of data) hash.update(part)
+    wipe(block)
+    return hash.digest()
+  }
+  const mac = keyed(0x5c, [keyed(0x36, parts)])
+  wipe(padded)
+  return mac
 }
 
 /** noble throws when a tag or an integrity check fails; lengths were checked before. */

@@ -1,4 +1,4 @@
-import { nodeCrypto } from './node.ts'
+import { nodeCrypto } from '#engine/node'
 
 /** scrypt (RFC 7914) with r = 8, p = 1: 32 bytes, in 2^log2N · 1 KiB of memory. The platform's where there is one. */
 export async function scrypt(passphrase: Uint8Array, salt: Uint8Array, log2N: number): Promise<Uint8Array> {

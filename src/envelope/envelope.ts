@@ -1,4 +1,4 @@
-import { copyBytes, wipe } from '../bytes.ts'
+import { briefBytes, wipe } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
 import { WaxsealError } from '../errors.ts'
@@ -55,11 +55,13 @@ export function openEnvelope(
   context: Uint8Array,
   operation: Operation,
 ): OpenEnvelope {
-  const master = findMaster(keys, header, operation)
-  let key = keys.recordKeys?.get(header.bytes, context)
+  const cache = keys.recordKeys
+  const kept = cache?.find(header, context)
+  const master = findMaster(keys, header, operation, kept?.keyId)
+  let key = kept && cache?.use(kept)
   if (!key) {
     key = deriveForHeader(keys, master, header, kind, context)
-    keys.recordKeys?.set(header.keyId, header.bytes, context, key)
+    cache?.keep(header, context, key)
   }
   if (master.remarkable) keys.used(master, operation)
   return { master, key }
@@ -75,14 +77,16 @@ export function reopenEnvelope(keys: KeySource, header: Header, kind: Kind, cont
 
 /**
  * Rewrap: the same data key under the active master key; version, suite, kind and commitment stay, and so does every
- * ciphertext [R1–R3]. Returns the header it was given when that already is under the active key.
+ * ciphertext [R1–R3]. Null when the header already is under the active key.
  */
-export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
+export function rewrapHeader(keys: KeySource, header: Header): Uint8Array | null {
   const active = keys.active()
-  if (header.keyId === active.idText) return header.bytes
-  const master = findMaster(keys, header, 'rewrap')
+  const { keyId } = header
+  if (keyId === active.idText) return null
+  const master = findMaster(keys, header, 'rewrap', keyId)
   const unwrapped = unwrapDataKey(master, header)
-  const rewrapped = copyBytes(header.bytes)
+  const rewrapped = briefBytes(header.length)
+  rewrapped.set(header.bytes)
   rewrapped.set(active.id, OFFSET.keyId)
   rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
   wipe(unwrapped)
@@ -90,9 +94,9 @@ export function rewrapHeader(keys: KeySource, header: Header): Uint8Array {
   return rewrapped
 }
 
-function findMaster(keys: KeySource, header: Header, operation: Operation): MasterKey {
+function findMaster(keys: KeySource, header: Header, operation: Operation, keyId = header.keyId): MasterKey {
   if (!keys.allowsSuite(header.suite.id)) throw malformed(`header: suite ${header.suite.id} is not allowed here`)
-  return keys.find(header.keyId, operation)
+  return keys.find(keyId, operation)
 }
 
 function deriveForHeader(keys: KeySource, master: MasterKey, header: Header, kind: Kind, context: Uint8Array): Aead {

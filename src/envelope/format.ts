@@ -1,4 +1,4 @@
-import { fromBase64url, toBase64url, writeU16, writeU32 } from '../bytes.ts'
+import { briefBytes, copyBytes, fromBase64url, toBase64url, writeU16, writeU32 } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { WaxsealError } from '../errors.ts'
 import { SUITES, type Suite, suiteById } from './suites.ts'
@@ -32,22 +32,33 @@ export const PREFIX_LENGTH = 4
 export type Encoding = 'text' | 'bytes'
 export type Stored = string | Uint8Array
 
-/** A parsed header; its parts are cut out when asked for. */
+/** A parsed header; its parts are cut out when asked for, so only as long as what was read stands unchanged. */
 export class Header {
   constructor(
     readonly suite: Suite,
-    /** The header exactly as read. */
-    readonly bytes: Uint8Array,
-    /** base64url, 20 characters. */
-    readonly keyId: string,
+    /** What begins with the header. */
+    readonly read: Uint8Array,
   ) {}
 
+  get length(): number {
+    return headerLength(this.suite)
+  }
+
+  get bytes(): Uint8Array {
+    return this.read.subarray(0, this.length)
+  }
+
+  /** base64url, 20 characters. */
+  get keyId(): string {
+    return toBase64url(this.read, OFFSET.commitment, OFFSET.keyId)
+  }
+
   get commitment(): Uint8Array {
-    return this.bytes.subarray(OFFSET.commitment, OFFSET.wrappedKey)
+    return this.read.subarray(OFFSET.commitment, OFFSET.wrappedKey)
   }
 
   get wrappedKey(): Uint8Array {
-    return this.bytes.subarray(OFFSET.wrappedKey)
+    return this.read.subarray(OFFSET.wrappedKey, this.length)
   }
 }
 
@@ -59,7 +70,7 @@ export function malformed(what: string): WaxsealError {
 
 /** A header whose wrapped key is still to be written. */
 export function draftHeader(suite: Suite, kind: Kind, keyId: Uint8Array, commitment: Uint8Array): Uint8Array {
-  const header = new Uint8Array(headerLength(suite))
+  const header = briefBytes(headerLength(suite))
   header[0] = VERSION
   header[1] = suite.id
   header[2] = KINDS[kind].byte
@@ -90,23 +101,20 @@ export function parseHeader(bytes: Uint8Array, kind: Kind): Header {
   if (bytes[5] !== 0) throw malformed('header: the reserved byte is set')
   const end = headerLength(suite)
   if (bytes.length < end) throw malformed(`header: expected ${end} bytes, got ${bytes.length}`)
-  const keyId = toBase64url(bytes, OFFSET.commitment, OFFSET.keyId)
-  return new Header(suite, bytes.length === end ? bytes : bytes.subarray(0, end), keyId)
+  return new Header(suite, bytes)
 }
 
 /** A header with nothing after it. */
 export function exactHeader(bytes: Uint8Array, kind: Kind): Header {
   const header = parseHeader(bytes, kind)
-  if (header.bytes.length !== bytes.length) {
-    throw malformed(`header: ${bytes.length - header.bytes.length} bytes after its end`)
-  }
+  if (header.length !== bytes.length) throw malformed(`header: ${bytes.length - header.length} bytes after its end`)
   return header
 }
 
 /** A header with one sealed value (nonce ‖ ciphertext ‖ tag) after it: the packed and cell kinds. */
 export function headerAndBody(bytes: Uint8Array, kind: Kind): { header: Header; body: Uint8Array } {
   const header = parseHeader(bytes, kind)
-  return { header, body: checkBody(bytes.subarray(header.bytes.length), header.suite) }
+  return { header, body: checkBody(bytes.subarray(header.length), header.suite) }
 }
 
 /** Bounds nonce ‖ ciphertext ‖ tag; an empty plaintext does not exist, since a type tag is always there. */
@@ -145,8 +153,9 @@ export function fromStored(
   throw malformed('ciphertext: expected text or bytes')
 }
 
+/** The stored form of `bytes`, which stay the caller's. */
 export function toStored(bytes: Uint8Array, prefix: string, encoding: Encoding): Stored {
-  return encoding === 'text' ? prefix + toBase64url(bytes) : bytes
+  return encoding === 'text' ? prefix + toBase64url(bytes) : copyBytes(bytes)
 }
 
 let room = new Uint8Array(4096)

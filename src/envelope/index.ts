@@ -145,9 +145,9 @@ export function inspect(stored: Stored): Inspection {
     kind,
     wrapType: bytes[3]!,
     keyId: header.keyId,
-    headerBytes: header.bytes.length,
+    headerBytes: header.length,
     wrappedKeyBytes: header.wrappedKey.length,
-    bodyBytes: bytes.length - header.bytes.length,
+    bodyBytes: bytes.length - header.length,
   }
 }
 
@@ -160,9 +160,9 @@ export function rewrap<T extends Stored>(keys: Keys, stored: T): T {
   const { bytes, kind, header } = recognise(stored)
   const source = sourceOf(keys)
   const rewrapped = told(source, 'rewrap', () => rewrapHeader(source, header))
-  if (rewrapped === header.bytes) return stored
+  if (!rewrapped) return stored
   if (source.listening) source.emit({ type: 'rewrap', keyId: source.active().idText })
-  const moved = concat(rewrapped, bytes.subarray(header.bytes.length))
+  const moved = concat(rewrapped, bytes.subarray(header.length))
   return toStored(moved, KINDS[kind].prefix, typeof stored === 'string' ? 'text' : 'bytes') as T
 }
 

@@ -2,6 +2,7 @@ import { fromBase64url, fromBase64urlShared } from '../bytes.ts'
 import type { Aead, Engine } from '../engine/engine.ts'
 import { config } from '../errors.ts'
 import type { Occurrence } from '../events.ts'
+import type { Header } from './format.ts'
 import type { DataKeyWrap, Suite } from './suites.ts'
 
 /** What may be asked of a master key; columns of the state table. */
@@ -19,10 +20,18 @@ export interface MasterKey {
   wrapFor(suite: Suite): DataKeyWrap
 }
 
+/** A record key that was opened before, and the master key it was opened with. */
+export interface KeptKey {
+  readonly keyId: string
+}
+
 /** Record keys that were opened before. Never used to encrypt. */
 export interface RecordKeyCache {
-  get(header: Uint8Array, context: Uint8Array): Aead | undefined
-  set(keyId: string, header: Uint8Array, context: Uint8Array, key: Aead): void
+  /** What was opened under exactly this header and context. Ask its master key's state before {@link use}. */
+  find(header: Header, context: Uint8Array): KeptKey | undefined
+  /** The key, once more; undefined when it is too old or was used too often. */
+  use(kept: KeptKey): Aead | undefined
+  keep(header: Header, context: Uint8Array, key: Aead): void
 }
 
 /** Where the envelope gets its keys from. The keyring implements it; every call is synchronous. */

@@ -24,6 +24,15 @@ const NAN_BITS = 0x7ff8000000000000n
 const scratch = new Uint8Array(4096)
 const view = new DataView(scratch.buffer)
 
+/** Beginnings of the shared buffer, by length: a view takes longer to make than a short value to write. */
+const beginnings: Uint8Array[] = []
+
+function beginning(out: Uint8Array, end: number): Uint8Array {
+  if (out !== scratch || end > 1024) return out.subarray(0, end)
+  beginnings[end] ??= scratch.subarray(0, end)
+  return beginnings[end]
+}
+
 /** Makes room in the shared buffer; a rare large value gets one of its own, which is not kept. */
 function room(bytes: number): Uint8Array {
   if (bytes <= scratch.length) return scratch
@@ -110,7 +119,7 @@ export function encodeValue(
     out.fill(0, 0, end)
     throw tooLarge(end - 1, maxBytes)
   }
-  return padding ? pad(out, end, paddedEnd(end, padding, out)) : out.subarray(0, end)
+  return padding ? pad(out, end, paddedEnd(end, padding, out)) : beginning(out, end)
 }
 
 /** NaN has many bit patterns; one is written. −0 and the infinities stay themselves. */

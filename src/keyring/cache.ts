@@ -1,8 +1,8 @@
-import { copyBytes, latin1, sameBytes } from '../bytes.ts'
+import { beginsWith, copyBytes, readU32, sameBytes } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
-import { OFFSET } from '../envelope/format.ts'
-import type { RecordKeyCache } from '../envelope/keys.ts'
-import { config } from '../errors.ts'
+import { type Header, OFFSET } from '../envelope/format.ts'
+import type { KeptKey, RecordKeyCache } from '../envelope/keys.ts'
+import { expectInteger } from '../errors.ts'
 
 /** Bounds of the record-key cache. Off unless asked for: it keeps record keys in memory. */
 export interface CacheLimits {
@@ -14,8 +14,8 @@ export interface CacheLimits {
   readonly maxUses?: number
 }
 
-interface Entry {
-  readonly keyId: string
+interface Entry extends KeptKey {
+  readonly slot: number
   readonly header: Uint8Array
   readonly context: Uint8Array
   readonly key: Aead
@@ -31,54 +31,49 @@ export interface PurgeableCache extends RecordKeyCache {
 /** The limits with their defaults; CONFIG for one out of bounds. */
 export function checkLimits(limits: CacheLimits): Required<CacheLimits> {
   const { entries, maxAgeMs = 60_000, maxUses = 1_000 } = limits
-  for (const [name, value, most] of [
-    ['entries', entries, 1_000_000],
-    ['maxAgeMs', maxAgeMs, 86_400_000],
-    ['maxUses', maxUses, Number.MAX_SAFE_INTEGER],
-  ] as const) {
-    if (!Number.isSafeInteger(value) || value < 1 || value > most) {
-      throw config(`cache.${name}`, `an integer from 1 to ${most}`, value)
-    }
-  }
+  expectInteger('cache.entries', entries, 1, 1_000_000)
+  expectInteger('cache.maxAgeMs', maxAgeMs, 1, 86_400_000)
+  expectInteger('cache.maxUses', maxUses, 1)
   return { entries, maxAgeMs, maxUses }
 }
 
 /**
  * (entire header, canonical context) → record key. Both are compared byte for byte: a header alone would open row 1's
- * value as row 2. Whether the master key's state still permits the use is asked before every look-up.
+ * value as row 2. Whether the master key's state still permits the use is asked at every hit, before {@link use}.
  */
 export function recordKeyCache(limits: CacheLimits, now: () => number): PurgeableCache {
   const { entries, maxAgeMs, maxUses } = checkLimits(limits)
-  const bySlot = new Map<string, Entry>()
-
-  /** A record key may be in use by the call that is running, so it is dropped and not destroyed. */
-  const drop = (slot: string): void => void bySlot.delete(slot)
-  /** A few bytes of the commitment find an entry; what decides is the comparison of all of header and context. */
-  const slotOf = (header: Uint8Array): string => latin1(header, OFFSET.commitment, OFFSET.commitment + 8)
+  const bySlot = new Map<number, Entry>()
 
   return {
-    get(header, context) {
-      const slot = slotOf(header)
-      const entry = bySlot.get(slot)
-      if (!entry || !sameBytes(entry.header, header) || !sameBytes(entry.context, context)) return undefined
-      if (entry.uses >= maxUses || now() >= entry.expires) {
-        drop(slot)
-        return undefined
-      }
-      entry.uses++
-      return entry.key
+    find(header, context) {
+      const entry = bySlot.get(slotOf(header))
+      return entry && beginsWith(header.read, entry.header) && sameBytes(context, entry.context) ? entry : undefined
     },
-    set(keyId, header, context, key) {
-      if (bySlot.size >= entries) drop(bySlot.keys().next().value!)
-      const entry = { keyId, header: copyBytes(header), context: copyBytes(context), key }
-      bySlot.set(slotOf(header), { ...entry, expires: now() + maxAgeMs, uses: 1 })
+    use(kept) {
+      const entry = kept as Entry
+      if (entry.uses < maxUses && now() < entry.expires) {
+        entry.uses++
+        return entry.key
+      }
+      bySlot.delete(entry.slot) // dropped and not destroyed: the call that is running may be using it
+      return undefined
+    },
+    keep(header, context, key) {
+      if (bySlot.size >= entries) bySlot.delete(bySlot.keys().next().value!)
+      const slot = slotOf(header)
+      const entry = { slot, keyId: header.keyId, header: copyBytes(header.bytes), context: copyBytes(context), key }
+      bySlot.set(slot, { ...entry, expires: now() + maxAgeMs, uses: 1 })
     },
     purge(keyId) {
       for (const [slot, entry] of bySlot) {
         if (keyId !== undefined && entry.keyId !== keyId) continue
         entry.key.destroy()
-        drop(slot)
+        bySlot.delete(slot)
       }
     },
   }
 }
+
+/** Four bytes of the commitment find an entry, as an integer; what decides is the comparison of header and context. */
+const slotOf = ({ read }: Header): number => readU32(read, OFFSET.commitment) | 0

@@ -6,7 +6,7 @@ import { Secret } from '../secret.ts'
 import { type Keyring, keyring } from './keyring.ts'
 import { assemble, load, type NewMaster, newMaster, wrapContext, wrapSecret } from './load.ts'
 import { INTEGRITY, keyringId, newManifest, seal } from './manifest.ts'
-import { type KeyringOptions, originOf } from './options.ts'
+import { clockOf, type KeyringOptions, originOf } from './options.ts'
 import { type PolicyOptions, policyOf } from './policy.ts'
 import { promote, stage } from './transitions.ts'
 
@@ -18,7 +18,7 @@ import { promote, stage } from './transitions.ts'
 export async function createKeyring(options: KeyringOptions & PolicyOptions): Promise<Keyring> {
   const origin = originOf(options)
   const { name, store, engine } = origin
-  const { suite, clock = Date.now } = options
+  const { suite } = options
   const policy = policyOf(options)
   const suites = suite === undefined ? SUITES.map((row) => row.id) : [suite]
   if (options.pin?.id !== undefined)
@@ -32,7 +32,7 @@ export async function createKeyring(options: KeyringOptions & PolicyOptions): Pr
     const wraps = await wrapSecret(origin.roots, integrity, wrapContext(id, INTEGRITY))
     first = await newMaster(origin, id)
     const { secret } = first
-    const moment = { now: Math.floor(clock()), reason: 'created' }
+    const moment = { now: clockOf(options)(), reason: 'created' }
     const staged = stage(newManifest(name, id, suites, policy), first, moment)
     const manifest = { ...promote(staged, first.id, true, moment), epoch: 1 }
     const stored = integrity.use((key) => seal(engine, key, manifest, { [INTEGRITY]: wraps, ...first?.keys }))

@@ -17,6 +17,8 @@ export interface VersionStatus {
   readonly state: KeyState
   /** Whether its key is in memory here. */
   readonly loaded: boolean
+  /** URIs of the root keys that it is wrapped under; none once it is destroyed. */
+  readonly rootKeys: readonly string[]
   readonly retired: boolean
   /** For suspended and compromised versions: whether decrypting is refused or reported. */
   readonly decrypt?: DecryptPolicy
@@ -108,7 +110,7 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
 
   const self: Keyring = {
     name,
-    [SOURCE]: keySource(live, {}),
+    [SOURCE]: session.source,
     as: handle,
     ready,
     status: () => describe(current(), live.suites, live.now()),
@@ -120,7 +122,7 @@ export function keyring(origin: Origin, options: KeyringOptions, first: Loaded):
   return printsAs(self, `[keyring ${name}]`)
 }
 
-function describe({ manifest, masters }: Loaded, suites: readonly number[], now: number): KeyringStatus {
+function describe({ manifest, masters, stored }: Loaded, suites: readonly number[], now: number): KeyringStatus {
   const { name, id, epoch, propagationMs, cryptoperiodMs, log, versions } = manifest
   return {
     name,
@@ -136,6 +138,7 @@ function describe({ manifest, masters }: Loaded, suites: readonly number[], now:
       id: version.id,
       state: version.state,
       loaded: masters.has(version.id),
+      rootKeys: version.wraps ? stored.keys[version.id]!.map((wrap) => wrap.uri) : [],
       retired: version.retired === true,
       ...(version.decrypt ? { decrypt: version.decrypt } : {}),
       ...(version.state === 'pre-active' ? { promoteAt: readyAt(manifest, version) } : {}),

@@ -71,17 +71,25 @@ const PARALLEL = 8
 /**
  * Reads, authenticates and unwraps what rows may refer to, and what is `wanted` besides. What `known` holds unwrapped is
  * not asked of the KMS again. A version that cannot be unwrapped is left out, with the reason in `failure`: what
- * happened to the others counts all the same. CONFIG when there is no such keyring: opening never creates.
+ * happened to the others counts all the same. `onManifest` is told what is new before the KMS is asked: it may take its
+ * time, and a compromise must not wait for it. CONFIG when there is no such keyring: opening never creates.
  */
-export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promise<Loaded> {
+export async function load(
+  origin: Origin,
+  known?: Loaded,
+  wanted = NONE,
+  onManifest?: (known: Loaded) => void,
+): Promise<Loaded> {
   const { name, store, engine } = origin
-  const stored = await loadStored(store, name)
-  if (!stored) {
+  const found = await loadStored(store, name)
+  if (!found) {
     throw new WaxsealError('CONFIG', `no keyring "${name}" in this key store; createKeyring makes one, once`, {
       argument: 'name',
     })
   }
-  const isKnown = known && stored.mac === known.stored.mac && stored.manifest === known.stored.manifest
+  const isKnown = known && found.mac === known.stored.mac && found.manifest === known.stored.manifest
+  // The wraps that were checked against this manifest: what stands beside it now may have been edited.
+  const stored = isKnown ? known.stored : found
   const integrity = known?.integrity ?? (await unwrapIntegrity(origin, stored))
   try {
     const manifest = isKnown ? known.manifest : integrity.use((key) => unseal(engine, key, name, stored))
@@ -89,6 +97,9 @@ export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promi
       (version) => !known?.masters.has(version.id) && (wanted.has(version.id) || isPreloaded(version, origin.preload)),
     )
     if (isKnown && !missing.some((version) => version.wraps)) return known
+    if (known && !isKnown) {
+      onManifest?.(assemble(engine, { stored, manifest, integrity }, ({ id }) => known.masters.get(id)?.secret))
+    }
     const fresh = new Map<string, Secret>()
     let failure: unknown
     await inParallel(missing, async (version) => {
@@ -117,6 +128,11 @@ export async function load(origin: Origin, known?: Loaded, wanted = NONE): Promi
 function isPreloaded({ state, retired, destroyAt }: Version, preload: Origin['preload']): boolean {
   if (destroyAt !== undefined) return true
   return preload === 'active' ? state === 'active' || state === 'pre-active' : retired !== true
+}
+
+/** True when a version is active whose key is not in memory; a keyring whose only one is suspended lacks none. */
+export function lacksActive({ active, manifest }: Loaded): boolean {
+  return !active && manifest.versions.some((version) => version.state === 'active')
 }
 
 /** Loads for a caller who needs all of it. */
@@ -181,11 +197,16 @@ export function wipeLoaded(loaded: Loaded): void {
   for (const master of loaded.masters.values()) master.destroy()
 }
 
+/** Wipes what was unwrapped for `next` alone. */
+export function wipeNew(next: Loaded, kept: Loaded): void {
+  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
+}
+
 /** Asks the KMS anew for every key in memory; fails when one does not come back as it was. */
 export async function confirm(origin: Origin, loaded: Loaded): Promise<void> {
   const { manifest, masters, integrity, stored } = loaded
   const isUnchanged = (secret: Secret) => (key: Uint8Array) =>
-    !secret.destroyed && secret.use((held) => origin.engine.equal(key, held))
+    secret.destroyed || secret.use((held) => origin.engine.equal(key, held))
   const held = [...masters.values()].map((master) => ({ id: master.idText, secret: master.secret }))
   await inParallel([{ id: INTEGRITY, secret: integrity }, ...held], async ({ id, secret }) => {
     if (secret.destroyed) return
@@ -254,6 +275,26 @@ export async function wrapSecret(roots: RootKeys, secret: Secret, context: KmsCo
   } finally {
     wipe(lent)
   }
+}
+
+/** Wraps every key of a keyring under other root keys. What is not in memory is unwrapped for that, and wiped. */
+export async function wrapAnew(origin: Origin, known: Loaded, roots: RootKeys) {
+  const living = known.manifest.versions.filter((version) => version.wraps).map((version) => version.id)
+  const whole = await load(origin, known, new Set(living))
+  const keys: Record<string, readonly Wrap[]> = {}
+  const hashes = new Map<string, string>()
+  try {
+    if (whole.failure !== undefined) throw whole.failure
+    const masters = [...whole.masters.values()].map((master) => [master.idText, master.secret] as const)
+    for (const [id, secret] of [[INTEGRITY, whole.integrity] as const, ...masters]) {
+      const wraps = await wrapSecret(roots, secret, wrapContext(whole.manifest.id, id))
+      keys[id] = wraps
+      hashes.set(id, wrapsHash(origin.engine, id, wraps))
+    }
+  } finally {
+    wipeNew(whole, known)
+  }
+  return { keys, hashes }
 }
 
 /** Test keyrings mark their key ids by five leading zero bytes; a real id never begins so. */

@@ -1,17 +1,15 @@
-import { config, WaxsealError } from '../errors.ts'
-import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
-import type { Wrap } from '../kms/kms.ts'
-import type { Secret } from '../secret.ts'
-import { assemble, load, type NewMaster, newMaster, wrapContext, wrapSecret } from './load.ts'
-import { type DecryptPolicy, INTEGRITY, type Manifest, seal, wrapsHash } from './manifest.ts'
-import { driversOf, type KeyringOptions } from './options.ts'
+import { config, expectWord, WaxsealError } from '../errors.ts'
+import type { DecryptPolicy, Manifest } from './manifest.ts'
+import type { KeyringOptions } from './options.ts'
 import { type PolicyOptions, policyOf, readyAt, stagedOf, whatIsDue } from './policy.ts'
-import type { Session } from './session.ts'
+import type { Brought, NewMaster, Session } from './session.ts'
 import * as transitions from './transitions.ts'
 
 /**
  * Changing keys: rare, and never on the way of a request, so this file loads when it is first needed. Every call reads
- * the store, decides on what stands there, and writes by compare-and-swap. The KMS is asked before, under no lock.
+ * the store, decides on what stands there, and writes by compare-and-swap. The KMS is asked before, under no lock. What
+ * both sides share is asked of the session: a module that this file imported would be cut out of the first chunk of
+ * every bundle.
  */
 
 /** Kept in the history and told to listeners; at most 1,000 characters each. */
@@ -66,20 +64,13 @@ export interface Management {
 /** A change of the manifest, decided on what the store holds at that moment. */
 type Transition = (manifest: Manifest, moment: transitions.Moment) => Manifest
 
-/** What a change needs besides: new wraps, and the secrets behind new ones. */
-interface Brought {
-  readonly keys: StoredKeyring['keys']
-  readonly secrets: ReadonlyMap<string, Secret>
-}
-
 const PENDING_MS = 7 * 86_400_000
 const MAX_PENDING_MS = 100 * 366 * 86_400_000
 const MAX_COMMIT_TRIES = 20
 
 export function management(session: Session): Management {
-  const { origin, live, current, read, refresh, install, isCancelling } = session
-  const { name, engine } = origin
-  const { now } = live
+  const { live, current, read, refresh, newMaster, wrapAnew, write, isCancelling } = session
+  const { name, now } = live
   let writing: Promise<unknown> = Promise.resolve()
 
   /**
@@ -87,31 +78,15 @@ export function management(session: Session): Management {
    * and deciding again; a transition that returns its input writes nothing.
    */
   async function commit({ reason, actor }: Reason, transition: Transition, brought?: Brought): Promise<Manifest> {
-    for (const [key, value] of Object.entries({ reason, actor })) {
-      if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
-    }
+    checkReason({ reason, actor })
     const turn = writing.then(async () => {
       for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
         await read()
-        const before = current()
-        const changed = transition(before.manifest, { now: now(), reason, actor })
-        if (changed === before.manifest) return changed
-        const manifest = { ...changed, epoch: before.manifest.epoch + 1 }
-        const keys = { ...before.stored.keys, ...brought?.keys }
-        const stored = before.integrity.use((key) => seal(engine, key, manifest, keys))
-        try {
-          await saveStored(origin.store, name, stored, before.manifest.epoch)
-        } catch (error) {
-          if (WaxsealError.is(error) && error.code === 'CONFLICT') continue
-          throw error
-        }
-        const secretOf = ({ id }: { id: string }) => before.masters.get(id)?.secret ?? brought?.secrets.get(id)
-        // A refresh may have seen this write, and later ones of others, before its answer came back.
-        if (current().manifest.epoch < manifest.epoch)
-          install(
-            assemble(engine, { stored, manifest, integrity: before.integrity, failure: before.failure }, secretOf),
-          )
-        return manifest
+        const { manifest } = current()
+        const changed = transition(manifest, { now: now(), reason, actor })
+        if (changed === manifest) return changed
+        const written = await write(changed, brought)
+        if (written) return written
       }
       throw new WaxsealError('CONFLICT', `keyring "${name}" is being changed by others all the time`)
     })
@@ -121,24 +96,35 @@ export function management(session: Session): Management {
 
   const broughtBy = ({ id, keys, secret }: NewMaster): Brought => ({ keys, secrets: new Map([[id, secret]]) })
 
+  /** Wipes what was brought and is not in use: somebody else was first, or the store failed. */
+  function dropUnused({ id, secret }: NewMaster): void {
+    if (live.loaded?.masters.get(id)?.secret !== secret) secret.destroy()
+  }
+
   /** Stages a version unless one is staged; whoever comes second takes the first one's. */
-  async function stage(why: Reason, isWanted: (manifest: Manifest) => boolean): Promise<Manifest> {
+  async function stage(
+    why: Reason,
+    isWanted: (manifest: Manifest) => boolean,
+  ): Promise<{ id: string | undefined; isNew: boolean }> {
     const { manifest } = current()
-    if (stagedOf(manifest) || !isWanted(manifest)) return manifest
-    const added = await newMaster(origin, manifest.id)
-    const staged = await commit(
-      why,
-      (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
-      broughtBy(added),
-    )
-    if (!staged.versions.some((version) => version.id === added.id)) added.secret.destroy()
-    return staged
+    if (stagedOf(manifest) || !isWanted(manifest)) return { id: stagedOf(manifest)?.id, isNew: false }
+    const added = await newMaster()
+    try {
+      const staged = await commit(
+        why,
+        (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
+        broughtBy(added),
+      )
+      return { id: stagedOf(staged)?.id, isNew: staged.versions.some((version) => version.id === added.id) }
+    } finally {
+      dropUnused(added)
+    }
   }
 
   return {
     async rotate(why = {}) {
       await refresh()
-      return stagedOf(await stage(why, () => true))!.id
+      return (await stage(why, () => true)).id!
     },
     async maintain({ actor } = {}) {
       const why = { reason: 'due', ...(actor === undefined ? {} : { actor }) }
@@ -147,7 +133,8 @@ export function management(session: Session): Management {
       const destroyed: string[] = []
       await refresh()
       const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now()).some(({ action }) => action === 'rotate')
-      if (isRotationDue(current().manifest)) staged.push(stagedOf(await stage(why, isRotationDue))?.id ?? '')
+      const { id, isNew } = await stage(why, isRotationDue)
+      if (isNew) staged.push(id!)
       await commit(why, (manifest, moment) => {
         promoted.length = destroyed.length = 0
         let next = manifest
@@ -163,46 +150,35 @@ export function management(session: Session): Management {
         }
         return next
       })
-      return { staged: staged.filter(Boolean), promoted, destroyed }
+      return { staged, promoted, destroyed }
     },
     async setPolicy({ reason, actor, ...policy }) {
       policyOf(policy, current().manifest)
-      await commit({ ...(reason && { reason }), ...(actor && { actor }) }, (m, moment) => {
+      const why = { ...(reason !== undefined && { reason }), ...(actor !== undefined && { actor }) }
+      await commit(why, (m, moment) => {
         const { cryptoperiodMs: _, ...rest } = m
         return transitions.logged({ ...rest, ...policyOf(policy, m) }, { what: 'policy changed' }, moment)
       })
     },
     async changeRootKey({ kms, ...why } = {}) {
-      const roots = kms === undefined ? origin.roots : { ...origin.roots, drivers: driversOf(kms) }
-      const keys: Record<string, readonly Wrap[]> = {}
-      for (;;) {
-        const { manifest } = current()
-        const living = manifest.versions.filter((version) => version.wraps)
-        const whole = await load(origin, current(), new Set(living.map((version) => version.id)))
-        if (whole.failure !== undefined) throw whole.failure
-        keys[INTEGRITY] ??= await wrapSecret(roots, whole.integrity, wrapContext(manifest.id, INTEGRITY))
-        for (const { idText: id, secret } of whole.masters.values()) {
-          keys[id] ??= await wrapSecret(roots, secret, wrapContext(manifest.id, id))
-        }
-        const hashes = new Map(Object.entries(keys).map(([id, wraps]) => [id, wrapsHash(engine, id, wraps)]))
-        let isWhole = false
+      for (let isWhole = false; !isWhole; ) {
+        const anew = await wrapAnew(kms)
         await commit(
           why,
           (m, moment) => {
-            isWhole = m.versions.every((version) => !version.wraps || hashes.has(version.id))
-            return isWhole ? transitions.rewrapped(m, hashes, moment) : m // staged meanwhile: wrap that one too
+            isWhole = m.versions.every((version) => !version.wraps || anew.hashes.has(version.id))
+            return isWhole ? transitions.rewrapped(m, anew.hashes, moment) : m // staged meanwhile: wrap that one too
           },
-          { keys, secrets: new Map([...whole.masters].map(([id, master]) => [id, master.secret])) },
+          anew,
         )
-        if (isWhole) break
+        if (isWhole) anew.adopt()
       }
-      origin.roots = roots
     },
     async promote(id, { urgent = false, ...why } = {}) {
       await commit(why, (m, moment) => transitions.promote(m, id, urgent, moment))
     },
     async suspend(id, { decrypt = 'refuse', ...why } = {}) {
-      checkPolicy(decrypt)
+      expectWord('decrypt', decrypt, 'refuse', 'report')
       await commit(why, (m, moment) => transitions.suspend(m, id, decrypt, moment))
     },
     async reinstate(id, why = {}) {
@@ -212,23 +188,27 @@ export function management(session: Session): Management {
       await commit(why, (m, moment) => transitions.deactivate(m, id, moment))
     },
     async markCompromised(id, { decrypt = 'report', ...why }) {
-      checkPolicy(decrypt)
+      expectWord('decrypt', decrypt, 'refuse', 'report')
       await refresh()
       // Only an active version needs a successor, so that any other can be marked while the KMS is away.
-      let added = current().active?.idText === id ? await newMaster(origin, current().manifest.id) : undefined
+      let added = current().active?.idText === id ? await newMaster() : undefined
       for (;;) {
         let needsSuccessor = false
-        const mark = (m: Manifest, moment: transitions.Moment): Manifest => {
+        const mark: Transition = (m, moment) => {
           needsSuccessor = transitions.get(m, id).state === 'active'
           const marked = transitions.markCompromised(m, id, decrypt, moment)
           if (!needsSuccessor) return marked
           if (!added) return m // promoted meanwhile: make a successor first
           return transitions.promote(transitions.stage(marked, added, moment), added.id, true, moment)
         }
-        await commit(why, mark, added && broughtBy(added))
+        try {
+          await commit(why, mark, added && broughtBy(added))
+        } finally {
+          if (added) dropUnused(added)
+        }
         if (!needsSuccessor) return undefined
         if (added) return added.id
-        added = await newMaster(origin, current().manifest.id)
+        added = await newMaster()
       }
     },
     async retire(id, { references, ...why }) {
@@ -254,8 +234,11 @@ export function management(session: Session): Management {
   }
 }
 
-function checkPolicy(decrypt: unknown): void {
-  if (decrypt !== 'refuse' && decrypt !== 'report') throw config('decrypt', "'refuse' or 'report'", decrypt)
+/** CONFIG for what is not fit for a history that is kept for good. */
+export function checkReason({ reason, actor }: { [K in keyof Reason]: Reason[K] | undefined }): void {
+  for (const [key, value] of Object.entries({ reason, actor })) {
+    if (value !== undefined && !isNote(value)) throw config(key, 'well-formed text of at most 1000 characters', value)
+  }
 }
 
 const isNote = (note: unknown): boolean => typeof note === 'string' && note.length <= 1_000 && note.isWellFormed()

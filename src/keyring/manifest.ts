@@ -217,11 +217,14 @@ export function continues(before: Manifest, next: Manifest): boolean {
   if (next.epoch === before.epoch) return JSON.stringify(next) === JSON.stringify(before)
   if (gaveUp(next, before.epoch)) return true
   const versions = new Map(next.versions.map((version) => [version.id, version]))
-  return before.versions.every(({ id, history }) => {
-    const later = versions.get(id)?.history.slice(0, history.length)
-    return JSON.stringify(later) === JSON.stringify(history)
-  })
+  return (
+    begins(next.log, before.log) &&
+    before.versions.every(({ id, history }) => begins(versions.get(id)?.history, history))
+  )
 }
+
+const begins = <T>(list: readonly T[] | undefined, start: readonly T[]): boolean =>
+  JSON.stringify(list?.slice(0, start.length)) === JSON.stringify(start)
 
 /** True when a rollback behind `epoch` was accepted explicitly. */
 function gaveUp(manifest: Manifest, epoch: number): boolean {

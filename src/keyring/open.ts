@@ -1,7 +1,6 @@
-import { config } from '../errors.ts'
 import { type Keyring, keyring } from './keyring.ts'
-import { loadShared } from './load.ts'
-import { type KeyringOptions, originOf } from './options.ts'
+import { loadShared, wipeLoaded } from './load.ts'
+import { demandPin, type KeyringOptions, originOf } from './options.ts'
 
 /**
  * Opens a keyring that {@link createKeyring} made: reads the manifest, authenticates it, unwraps every version that rows
@@ -27,8 +26,12 @@ import { type KeyringOptions, originOf } from './options.ts'
  */
 export async function openKeyring(options: KeyringOptions): Promise<Keyring> {
   const origin = originOf(options)
-  if (options.pin?.id === undefined && origin.roots.drivers.some((driver) => driver.wrapsPublicly)) {
-    throw config('pin.id', "the keyring's id, since whoever has the KMS's public key can wrap", undefined)
+  demandPin(options, origin)
+  const loaded = await loadShared(origin)
+  try {
+    return keyring(origin, options, loaded)
+  } catch (error) {
+    wipeLoaded(loaded)
+    throw error
   }
-  return keyring(origin, options, await loadShared(origin))
 }

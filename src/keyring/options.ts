@@ -1,7 +1,7 @@
 import type { Engine } from '../engine/engine.ts'
 import { defaultEngine } from '../engine/index.ts'
 import { suiteById } from '../envelope/suites.ts'
-import { config } from '../errors.ts'
+import { config, expectInteger, expectWord } from '../errors.ts'
 import type { OnEvent } from '../events.ts'
 import type { KeyStore } from '../keystore/keystore.ts'
 import type { KmsDriver } from '../kms/kms.ts'
@@ -64,13 +64,11 @@ export function originOf(options: KeyringOptions): Origin {
   }
   if (typeof store?.load !== 'function' || typeof store.save !== 'function') throw config('store', 'a key store', store)
   if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
-  if (preload !== 'live' && preload !== 'active') throw config('preload', "'live' or 'active'", preload)
+  expectWord('preload', preload, 'live', 'active')
   if (options.cache) checkLimits(options.cache)
   const { id, minEpoch } = options.pin ?? {}
   if (id !== undefined && (typeof id !== 'string' || id.length !== 22)) throw config('pin.id', '22 characters', id)
-  if (minEpoch !== undefined && !(Number.isSafeInteger(minEpoch) && minEpoch >= 1)) {
-    throw config('pin.minEpoch', 'an integer, 1 or more', minEpoch)
-  }
+  if (minEpoch !== undefined) expectInteger('pin.minEpoch', minEpoch, 1)
   freshnessOf(options)
   return {
     name,
@@ -78,6 +76,22 @@ export function originOf(options: KeyringOptions): Origin {
     roots: { drivers: driversOf(kms), patience: checkPatience(options.patience), engine },
     engine,
     preload,
+  }
+}
+
+/** What is opened has to be pinned where whoever has a public key could have made it. CONFIG when it is not. */
+export function demandPin({ pin }: Pick<KeyringOptions, 'pin'>, { roots }: Origin): void {
+  if (pin?.id === undefined && roots.drivers.some((driver) => driver.wrapsPublicly)) {
+    throw config('pin.id', "the keyring's id, since whoever has the KMS's public key can wrap", undefined)
+  }
+}
+
+/** The clock in whole ms; CONFIG when what it says is no time. */
+export function clockOf({ clock = Date.now }: Pick<KeyringOptions, 'clock'>): () => number {
+  return () => {
+    const time = Math.floor(clock())
+    if (Number.isNaN(time)) throw config('clock', 'ms since the epoch', time)
+    return time
   }
 }
 

@@ -1,9 +1,24 @@
-import { config, WaxsealError } from '../errors.ts'
+import type { KeySource } from '../envelope/keys.ts'
+import { WaxsealError } from '../errors.ts'
+import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
+import type { Secret } from '../secret.ts'
 import { recordKeyCache } from './cache.ts'
 import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
-import { confirm, type Loaded, load, type Origin, wipeLoaded } from './load.ts'
-import { continues, type Manifest } from './manifest.ts'
-import type { KeyringOptions } from './options.ts'
+import {
+  assemble,
+  confirm,
+  type Loaded,
+  lacksActive,
+  load,
+  type NewMaster,
+  newMaster,
+  type Origin,
+  wipeLoaded,
+  wipeNew,
+  wrapAnew,
+} from './load.ts'
+import { continues, type Manifest, seal } from './manifest.ts'
+import { clockOf, driversOf, type KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
 /** Calls in the background read the store, or ask the KMS, at most once in this time; `ready()` whenever it has to. */
@@ -11,10 +26,27 @@ const MIN_READ_MS = 1_000
 const MIN_CONFIRM_MS = 30_000
 const MAX_ABSENT_IDS = 10_000
 
+export type { NewMaster } from './load.ts'
+
+/** What a change needs besides the manifest: new wraps, and the secrets behind new versions. */
+export interface Brought {
+  readonly keys: StoredKeyring['keys']
+  readonly secrets?: ReadonlyMap<string, Secret>
+}
+
+/** Every key under other root keys, not written yet. */
+export interface WrappedAnew extends Brought {
+  /** Hashes of the wraps, by key id. */
+  readonly hashes: ReadonlyMap<string, string>
+  /** From now on this session asks these root keys. */
+  adopt(): void
+}
+
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
 export interface Session {
-  readonly origin: Origin
   readonly live: Live
+  /** The keys of a handle that names nobody. */
+  readonly source: KeySource
   /** What is loaded; CONFIG once closed. */
   current(): Loaded
   /** Reads the store again and takes over what it finds. */
@@ -23,8 +55,15 @@ export interface Session {
   refresh(): Promise<void>
   /** Resolves when the keys can be used: at once while they are fresh. */
   ready(): Promise<void>
-  /** Takes over a newer manifest: wipes what it no longer allows, then tells listeners what changed. */
-  install(next: Loaded): void
+  /** A fresh master key, wrapped under every root key; it belongs to no version yet. */
+  newMaster(): Promise<NewMaster>
+  wrapAnew(kms: KeyringOptions['kms'] | undefined): Promise<WrappedAnew>
+  /**
+   * Writes `changed` as the epoch after the one that is loaded, by compare-and-swap, and takes it over: wipes what it
+   * no longer allows, then tells listeners what changed. Resolves to what was written; undefined, and nothing was
+   * changed, when another write came first.
+   */
+  write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined>
   /** True while a use of the version is cancelling its destruction. */
   isCancelling(keyId: string): boolean
   close(): void
@@ -38,12 +77,7 @@ export function openSession(
   cancelDestroy: (keyId: string) => Promise<void>,
 ): Session {
   const { name, engine } = origin
-  const clock = options.clock ?? Date.now
-  const now = (): number => {
-    const time = Math.floor(clock())
-    if (Number.isNaN(time)) throw config('clock', 'ms since the epoch', time)
-    return time
-  }
+  const now = clockOf(options)
   const freshness = freshnessOf(options)
   const cancelling = new Set<string>()
   let checked = { readAt: now(), confirmedAt: now() }
@@ -66,7 +100,7 @@ export function openSession(
     absent: new Set(),
     upkeep() {
       const is = due(freshness, checked, now())
-      if (is.read || live.wanted.size > 0) reading.soon()
+      if (is.read || live.wanted.size > 0 || (live.loaded && lacksActive(live.loaded))) reading.soon()
       if (is.confirm) confirming.soon()
     },
     cancelDestroySoon(keyId) {
@@ -127,11 +161,11 @@ export function openSession(
   }
 
   async function ready(): Promise<void> {
-    const { active, failure } = current()
+    const isLacking = lacksActive(current())
     const time = now()
     const mustRead =
       live.wanted.size > 0 ||
-      (!active && failure !== undefined) ||
+      isLacking ||
       time < checked.readAt ||
       (time > checked.readAt + freshness.refreshMs && (!isReadFailing || time > live.expiresAt))
     if (mustRead) {
@@ -145,38 +179,61 @@ export function openSession(
     if (live.wanted.size > 0) await reading.run() // asked for while that read was under way
     if (now() > live.expiresAt) await confirming.run()
     const loaded = current()
-    if (loaded.failure !== undefined && !loaded.active) throw loaded.failure
+    if (loaded.failure !== undefined && lacksActive(loaded)) throw loaded.failure
     if (now() > live.dueAt || now() < live.freshFrom) live.upkeep()
   }
 
   async function confirmKeys(): Promise<void> {
-    const before = current()
-    await confirm(origin, before)
+    const askedAt = now()
+    await confirm(origin, current())
     current()
-    schedule({ confirmedAt: now() })
+    schedule({ confirmedAt: askedAt })
   }
 
   async function read(): Promise<void> {
     const wanted = new Set(live.wanted)
+    const askedAt = now()
     const before = current()
-    const next = await load(origin, before, wanted).catch((error) => {
+    // A write of this process may have overtaken the read: then the older answer is dropped.
+    const takeOver = (next: Loaded): void => {
+      if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next, askedAt)
+      else wipeNew(next, current())
+    }
+    const next = await load(origin, before, wanted, takeOver).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
       throw error
     })
     if (!live.loaded) wipeLoaded(next)
-    // A write of this process may have overtaken the read: then the older answer is dropped.
-    if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next)
-    else wipeNew(next, current())
+    takeOver(next)
     for (const id of wanted) {
       live.wanted.delete(id)
       if (live.absent.size >= MAX_ABSENT_IDS) live.absent.clear()
       if (!current().manifest.versions.some((version) => version.id === id)) live.absent.add(id)
     }
     isReadFailing = false
-    if (next.failure !== undefined) tell('unwrap', next.failure)
+    if (next !== before && next.failure !== undefined) tell('unwrap', next.failure)
   }
 
-  function install(next: Loaded): void {
+  async function write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined> {
+    const { manifest: before, integrity, masters, stored: old, failure } = current()
+    const manifest = { ...changed, epoch: before.epoch + 1 }
+    const stored = integrity.use((key) => seal(engine, key, manifest, { ...old.keys, ...brought?.keys }))
+    const askedAt = now()
+    try {
+      await saveStored(origin.store, name, stored, before.epoch)
+    } catch (error) {
+      if (WaxsealError.is(error) && error.code === 'CONFLICT') return undefined
+      throw error
+    }
+    // A refresh may have seen this write, and later ones of others, before its answer came back.
+    if (current().manifest.epoch < manifest.epoch) {
+      const secretOf = ({ id }: { id: string }) => masters.get(id)?.secret ?? brought?.secrets?.get(id)
+      install(assemble(engine, { stored, manifest, integrity, failure }, secretOf), askedAt)
+    }
+    return manifest
+  }
+
+  function install(next: Loaded, readAt = now()): void {
     const before = current()
     if (!continues(before.manifest, next.manifest)) {
       wipeNew(next, before)
@@ -189,7 +246,7 @@ export function openSession(
       throw lostVersions(lost)
     }
     live.loaded = next
-    schedule({ readAt: now() })
+    schedule({ readAt })
     if (next === before) return
     const old = new Map(before.manifest.versions.map((version) => [version.id, version]))
     const changed = next.manifest.versions.filter((v) => v.history.length !== old.get(v.id)?.history.length)
@@ -197,6 +254,9 @@ export function openSession(
       live.absent.delete(id)
       live.cache?.purge(id)
       if (state === 'destroyed') before.masters.get(id)?.destroy()
+    }
+    for (const { what, epoch, reason } of next.manifest.log) {
+      if (epoch > before.manifest.epoch) source.emit({ type: 'keyring.change', what, reason })
     }
     for (const { id, state, history } of changed) {
       const last = history.at(-1)
@@ -212,24 +272,27 @@ export function openSession(
   }
 
   return {
-    origin,
     live,
+    source,
     current,
     read,
     refresh: reading.run,
     ready,
-    install,
+    newMaster: () => newMaster(origin, current().manifest.id),
+    async wrapAnew(kms) {
+      const roots = kms === undefined ? origin.roots : { ...origin.roots, drivers: driversOf(kms) }
+      const adopt = (): void => {
+        origin.roots = roots
+      }
+      return { ...(await wrapAnew(origin, current(), roots)), adopt }
+    },
+    write,
     isCancelling: (keyId) => cancelling.has(keyId),
     close,
   }
 }
 
 const isOutage = (error: unknown): boolean => WaxsealError.is(error) && error.code === 'KMS_UNAVAILABLE'
-
-/** Wipes what was unwrapped for `next` alone. */
-function wipeNew(next: Loaded, kept: Loaded): void {
-  for (const [id, { secret }] of next.masters) if (kept.masters.get(id)?.secret !== secret) secret.destroy()
-}
 
 export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
   if (pin?.id !== undefined && pin.id !== manifest.id) {
@@ -245,6 +308,7 @@ function rolledBack(found: number, expected: number): WaxsealError {
 }
 
 function lostVersions(ids: readonly string[]): WaxsealError {
-  const what = 'key store: the accepted rollback lost versions that this process holds: exportKeyring saves them'
+  const what =
+    'key store: the accepted rollback lost versions that this process holds: exportKeyring here, then importKeyring into an empty store'
   return new WaxsealError('KEY_STATE', what, { state: 'rolled back', keyId: ids.join(', ') })
 }

@@ -6,7 +6,7 @@ import { config, WaxsealError } from '../errors.ts'
 import type { Actor, Occurrence, OnEvent } from '../events.ts'
 import { printsAs } from '../secret.ts'
 import type { PurgeableCache } from './cache.ts'
-import { isTestKeyId, type Loaded } from './load.ts'
+import { isTestKeyId, type Loaded, lacksActive } from './load.ts'
 import type { Version } from './manifest.ts'
 import { STATES } from './states.ts'
 
@@ -86,9 +86,9 @@ export function keySource(live: Live, who: Actor): KeySource {
     emit,
     now: live.now,
     active(): MasterKey {
-      const { active, failure } = current()
-      if (active) return active
-      if (failure !== undefined) {
+      const loaded = current()
+      if (loaded.active) return loaded.active
+      if (lacksActive(loaded)) {
         live.upkeep()
         throw new WaxsealError('KEY_NOT_LOADED', 'the active version is not in memory: await keys.ready()')
       }

@@ -21,13 +21,3 @@ export const STATES: Readonly<Record<KeyState, Readonly<Record<Operation, Rule>>
   compromised: { encrypt: 'no', decrypt: 'policy', patch: 'no', rewrap: 'no', reencrypt: 'report', index: 'no' },
   destroyed: { encrypt: 'no', decrypt: 'no', patch: 'no', rewrap: 'no', reencrypt: 'no', index: 'no' },
 }
-
-/** Which state may follow which. Destruction also asks for a waiting period; see transitions.ts. */
-export const NEXT: Readonly<Record<KeyState, readonly KeyState[]>> = {
-  'pre-active': ['active', 'compromised', 'destroyed'],
-  active: ['suspended', 'deactivated', 'compromised'],
-  suspended: ['active', 'deactivated', 'compromised'],
-  deactivated: ['compromised', 'destroyed'],
-  compromised: ['destroyed'],
-  destroyed: [],
-}

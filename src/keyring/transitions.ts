@@ -1,7 +1,7 @@
 import { WaxsealError } from '../errors.ts'
 import type { DecryptPolicy, LogEntry, Manifest, StateChange, Version } from './manifest.ts'
 import { readyAt } from './policy.ts'
-import { type KeyState, NEXT } from './states.ts'
+import type { KeyState } from './states.ts'
 
 /**
  * The changes a manifest can go through, as pure functions of (manifest, now): what is written to the store is the
@@ -11,6 +11,16 @@ export interface Moment {
   readonly now: number
   readonly reason?: string | undefined
   readonly actor?: string | undefined
+}
+
+/** Which state may follow which. Destruction also asks for a waiting period. */
+export const NEXT: Readonly<Record<KeyState, readonly KeyState[]>> = {
+  'pre-active': ['active', 'compromised', 'destroyed'],
+  active: ['suspended', 'deactivated', 'compromised'],
+  suspended: ['active', 'deactivated', 'compromised'],
+  deactivated: ['compromised', 'destroyed'],
+  compromised: ['destroyed'],
+  destroyed: [],
 }
 
 export function stage(

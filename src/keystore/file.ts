@@ -1,21 +1,18 @@
-import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { WaxsealError } from '../errors.ts'
-import { conflict, type KeyStore, parseStored, type StoredKeyring } from './keystore.ts'
+import { conflict, type KeyStore, MAX_DOCUMENT, parseStored, type StoredKeyring } from './keystore.ts'
+import { errorCode, ignoreMissing, type Lock, takeLock } from './lock.ts'
 
 export type { KeyStore, StoredKeyring } from './keystore.ts'
 
 const FORMAT = 'waxseal key store, draft 0'
-const MAX_FILE_BYTES = 64 << 20
-const LOCK_TRIES = 200
-const LOCK_WAIT_MS = 25
-/** A lock is held for a few file operations; one this old was left by a process that died. */
-const LOCK_STALE_MS = 30_000
 
 /**
  * Keyrings in one JSON file, mode 0600. A save writes a new file, syncs it, renames it over the old one and syncs the
  * folder: a kill at any instant leaves the old file or the new one. A lock file beside it (`….lock`) keeps processes
- * of one machine apart; network file systems are not supported.
+ * of one machine apart; one that a killed process left is taken over at once, or after 30 seconds where the system does not
+ * tell. Network file systems are not supported.
  *
  * Errors: MALFORMED for a torn or edited file (which is left as it is), CONFLICT when another process won,
  * KMS_UNAVAILABLE when the file system fails.
@@ -43,7 +40,7 @@ export function fileKeyStore(path: string): KeyStore {
     async save(name, next, expectedEpoch) {
       await guarded(async () => {
         await mkdir(dirname(file), { recursive: true })
-        const held = await lock(`${file}.lock`)
+        const held = await takeLock(`${file}.lock`)
         try {
           await sweep(file)
           const keyrings = await readKeyrings(file)
@@ -65,7 +62,7 @@ export function fileKeyStore(path: string): KeyStore {
 async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>> {
   let text: string
   try {
-    if ((await stat(file)).size > MAX_FILE_BYTES) throw malformed(file, 'it is over 64 MiB')
+    if ((await stat(file)).size > MAX_DOCUMENT) throw malformed(file, 'it is over 64 MiB')
     text = await readFile(file, 'utf8')
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return {}
@@ -88,7 +85,7 @@ async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>
 /** What a killed save left behind: it may hold wrapped keys that were destroyed since. Only with the lock held. */
 async function sweep(file: string): Promise<void> {
   const leftovers = (await readdir(dirname(file))).filter(
-    (name) => name.startsWith(`${basename(file)}.`) && name.endsWith('.tmp'),
+    (name) => name.startsWith(`${basename(file)}.`) && /\.(tmp|new)$/.test(name),
   )
   for (const name of leftovers) await unlink(join(dirname(file), name)).catch(ignoreMissing)
 }
@@ -126,47 +123,6 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-interface Lock {
-  isMine(): Promise<boolean>
-  release(): Promise<void>
-}
-
-/** Takes the lock file; one that a dead process left is taken over. */
-async function lock(path: string): Promise<Lock> {
-  const token = globalThis.crypto.randomUUID()
-  for (let attempt = 0; attempt < LOCK_TRIES; attempt++) {
-    try {
-      const handle = await open(path, 'wx', 0o600)
-      await handle.writeFile(token).finally(() => handle.close())
-      const isMine = async () => (await readFile(path, 'utf8').catch(ignoreMissing)) === token
-      return { isMine, release: async () => void ((await isMine()) && (await unlink(path).catch(ignoreMissing))) }
-    } catch (error) {
-      if (errorCode(error) !== 'EEXIST') throw error
-    }
-    if (!(await removeStaleLock(path))) await new Promise((done) => setTimeout(done, LOCK_WAIT_MS))
-  }
-  throw new WaxsealError('CONFLICT', `key store: ${path} is held by another process`)
-}
-
-/** True when a stale lock was removed. Renaming it away first makes sure that only one process removes it. */
-async function removeStaleLock(path: string): Promise<boolean> {
-  const token = await readFile(path, 'utf8').catch(ignoreMissing)
-  const seen = await stat(path).catch(ignoreMissing)
-  if (!seen || Date.now() - seen.mtimeMs < LOCK_STALE_MS) return false
-  const aside = `${path}.${globalThis.crypto.randomUUID()}.stale`
-  try {
-    await rename(path, aside)
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return true
-    throw error
-  }
-  // Between stat and rename another process may have taken over: then what was moved is its fresh lock; give it back.
-  const isStale = (await readFile(aside, 'utf8')) === token
-  if (!isStale) await link(aside, path).catch(() => undefined)
-  await unlink(aside).catch(ignoreMissing)
-  return isStale
-}
-
 async function guarded<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -179,10 +135,3 @@ async function guarded<T>(work: () => Promise<T>): Promise<T> {
 function malformed(file: string, why: string): WaxsealError {
   return new WaxsealError('MALFORMED', `key store: ${file}: ${why}`)
 }
-
-function ignoreMissing(error: unknown): undefined {
-  if (errorCode(error) !== 'ENOENT') throw error
-  return undefined
-}
-
-const errorCode = (error: unknown): unknown => (error as { code?: unknown } | null)?.code

@@ -28,6 +28,8 @@ export interface StoredKeyring {
 
 /** Characters of a manifest: room for some thousand versions. */
 export const MAX_MANIFEST = 1 << 20
+/** Bytes of a document, or of a file of them: what a store reads at most. */
+export const MAX_DOCUMENT = 64 << 20
 
 export function conflict(name: string, expectedEpoch: number | null): WaxsealError {
   const what = expectedEpoch === null ? 'exists already' : `is no longer at epoch ${expectedEpoch}`
@@ -88,6 +90,6 @@ function isWrap(value: unknown): value is Wrap {
   return typeof uri === 'string' && typeof wrapped === 'string' && uri.length <= 2048 && wrapped.length <= 21_848
 }
 
-function malformed(what: string): WaxsealError {
+export function malformed(what: string): WaxsealError {
   return new WaxsealError('MALFORMED', `key store: ${what}`)
 }

@@ -8,33 +8,85 @@ import type { KmsContext, KmsDriver } from './kms.ts'
 
 export type { KmsContext, KmsDriver } from './kms.ts'
 
-/** First byte of a blob. */
+/** First byte of a blob under a root key of 32 bytes; {@link KDFS} has those of passphrases. */
 const RAW = 1
-const PASSPHRASE = 2
 const SALT_BYTES = 16
 const SEALED_BYTES = 24 + 32 + 16
-/** Work factor of scrypt as log2 N (r = 8, p = 1): 2^17 takes 128 MiB. A stored one outside the bounds is refused. */
-const LOG2N = { least: 14, default: 17, most: 20 } as const
 const MAX_DERIVED = 16
 
 export interface PassphraseOptions {
   /** At least 12 characters; NFC is applied. A generated one of 6 words or more is what this is for. */
   readonly passphrase: string
+  /**
+   * What stretches the passphrase for what is wrapped from now on; what is stored opens by what it was wrapped with.
+   * scrypt by default: as fast as OpenSSL on every Node, where Argon2id is so from Node 24.7 on only.
+   */
+  readonly kdf?: 'scrypt' | 'argon2id'
   /** log2 of scrypt's N: 14 to 20, 17 by default (128 MiB, about half a second). */
   readonly log2N?: number
+  /** Argon2id's memory in KiB: 19,456 (19 MiB) to 1,048,576 (1 GiB), 65,536 by default. */
+  readonly memoryKiB?: number
+  /** Argon2id's passes over the memory: 2 to 10, 3 by default. */
+  readonly passes?: number
+  /** Argon2id's lanes: 1 to 16, 1 by default; no engine here computes them side by side. */
+  readonly lanes?: number
   /** A name to tell passphrases apart, recorded in clear. */
   readonly label?: string
 }
 
+/** One stored number of a KDF. `bytes` big-endian; outside of the bounds an option is CONFIG, a stored one MALFORMED. */
+interface Parameter {
+  readonly option: 'log2N' | 'memoryKiB' | 'passes' | 'lanes'
+  readonly bytes: number
+  readonly least: number
+  readonly default: number
+  readonly most: number
+}
+
+interface Kdf {
+  /** First byte of a blob. */
+  readonly type: number
+  readonly parameters: readonly Parameter[]
+  stretch(passphrase: Uint8Array, salt: Uint8Array, numbers: readonly number[]): Promise<Uint8Array>
+}
+
 /**
- * A KMS in this process: the root key is 32 bytes, or is stretched from a passphrase by scrypt. For development,
- * tests, single servers and break-glass copies; whoever reads the process's environment has the root key.
+ * Everything about one way to stretch a passphrase. The least: scrypt's of interactive logins (Percival, 2009), and the
+ * Argon2id of OWASP's password storage cheat sheet (19 MiB, 2 passes). The most keeps an edited store to 1 GiB.
+ */
+const KDFS: Readonly<Record<NonNullable<PassphraseOptions['kdf']>, Kdf>> = {
+  scrypt: {
+    type: 2,
+    parameters: [{ option: 'log2N', bytes: 1, least: 14, default: 17, most: 20 }],
+    stretch: async (passphrase, salt, [log2N]) =>
+      (await import('../engine/scrypt.ts')).scrypt(passphrase, salt, log2N!),
+  },
+  argon2id: {
+    type: 3,
+    parameters: [
+      { option: 'memoryKiB', bytes: 4, least: 19_456, default: 65_536, most: 1_048_576 },
+      { option: 'passes', bytes: 1, least: 2, default: 3, most: 10 },
+      { option: 'lanes', bytes: 1, least: 1, default: 1, most: 16 },
+    ],
+    stretch: async (passphrase, salt, [memoryKiB, passes, lanes]) =>
+      (await import('../engine/argon2.ts')).argon2id(passphrase, salt, {
+        memoryKiB: memoryKiB!,
+        passes: passes!,
+        lanes: lanes!,
+      }),
+  },
+}
+
+/**
+ * A KMS in this process: the root key is 32 bytes, or is stretched from a passphrase by scrypt or Argon2id. For
+ * development, tests, single servers and break-glass copies; whoever reads the process's environment has the root key.
  *
  * `root` is a Uint8Array of 32 bytes, or their base64url, base64 (with or without padding) or hexadecimal text, or
- * `{ passphrase }`. Wraps are XChaCha20-Poly1305 with the context as AAD: 73 bytes, 90 for a passphrase.
+ * `{ passphrase }`. Wraps are XChaCha20-Poly1305 with the context as AAD: 73 bytes, 90 for a passphrase
+ * (95 by Argon2id).
  *
  * Errors: CONFIG at once for a root key that is missing or of a wrong length; DECRYPTION_FAILED from `unwrap` for
- * another root key, passphrase or context; MALFORMED for stored scrypt parameters out of bounds.
+ * another root key, passphrase or context; MALFORMED for stored parameters of a KDF out of bounds.
  *
  * @example
  * ```ts
@@ -91,49 +143,94 @@ function fromBytes(root: Uint8Array): KmsDriver {
 }
 
 function fromPassphrase(options: PassphraseOptions): KmsDriver {
-  const { passphrase, log2N = LOG2N.default, label = 'default' } = options
+  const { passphrase, label = 'default', kdf: chosen = 'scrypt' } = options
   if (typeof passphrase !== 'string' || passphrase.normalize('NFC').length < 12) {
     throw config('passphrase', 'at least 12 characters', passphrase)
   }
   const secret = utf8(passphrase.normalize('NFC'))
   if (!secret) throw config('passphrase', 'well-formed text', passphrase)
-  if (!Number.isInteger(log2N) || log2N < LOG2N.least || log2N > LOG2N.most) {
-    throw config('log2N', 'an integer from 14 to 20', log2N)
-  }
+  if (!Object.hasOwn(KDFS, chosen)) throw config('kdf', "'scrypt' or 'argon2id'", chosen)
+  const kdf = KDFS[chosen]
+  const numbers = numbersOf(options, chosen)
   const stretched = stretcher(new Secret(secret))
-  /** Salt and work factor are chosen once and reused by later wraps, so that opening many keys stretches once. */
-  let parameters: Uint8Array | undefined
+  /** The salt is chosen once and reused by later wraps, so that opening many keys stretches once. */
+  let head: Uint8Array | undefined
   return {
     keyUri: `local-passphrase:${label}`,
     async wrap(plain, context) {
-      parameters ??= concat(Uint8Array.of(log2N), defaultEngine().randomBytes(SALT_BYTES))
-      const key = await stretched(parameters)
-      return concat(Uint8Array.of(PASSPHRASE), parameters, seal(key, plain, context))
+      head ??= concat(Uint8Array.of(kdf.type), encode(kdf, numbers), defaultEngine().randomBytes(SALT_BYTES))
+      return concat(head, seal(await stretched(head), plain, context))
     },
     async unwrap(blob, context) {
-      if (blob[0] !== PASSPHRASE || blob.length !== 2 + SALT_BYTES + SEALED_BYTES) throw malformed()
-      const stored = copyBytes(blob.subarray(1, 2 + SALT_BYTES))
-      if (stored[0]! < LOG2N.least || stored[0]! > LOG2N.most) {
-        throw new WaxsealError('MALFORMED', `kms: stored scrypt work factor 2^${stored[0]} is outside 2^14 to 2^20`)
-      }
-      const key = await open(await stretched(stored), blob.subarray(2 + SALT_BYTES), context)
-      if (stored[0]! >= log2N) parameters ??= stored
+      const stored = copyBytes(headOf(blob))
+      const key = await open(await stretched(stored), blob.subarray(stored.length), context)
+      const isHardEnough = stored[0] === kdf.type && decode(kdf, stored).every((number, i) => number >= numbers[i]!)
+      if (isHardEnough) head ??= stored
       return key
     },
   }
 }
 
-/** Stretches once per salt, also under concurrent calls; a failure is not remembered. */
-function stretcher(passphrase: Secret): (parameters: Uint8Array) => Promise<Secret> {
+/** The chosen numbers of a KDF, or its defaults; CONFIG for one out of bounds, and for one of another KDF. */
+function numbersOf(options: PassphraseOptions, chosen: NonNullable<PassphraseOptions['kdf']>): number[] {
+  for (const [name, { parameters }] of Object.entries(KDFS)) {
+    for (const { option } of parameters) {
+      if (name !== chosen && options[option] !== undefined) throw config(option, `kdf: '${name}'`, options[option])
+    }
+  }
+  return KDFS[chosen].parameters.map(({ option, least, most, default: usual }) => {
+    const { [option]: number = usual } = options
+    if (Number.isInteger(number) && number >= least && number <= most) return number
+    throw config(option, `an integer from ${least} to ${most}`, number)
+  })
+}
+
+function encode({ parameters }: Kdf, numbers: readonly number[]): Uint8Array {
+  return Uint8Array.from(
+    parameters.flatMap(({ bytes }, i) =>
+      Array.from({ length: bytes }, (_, at) => numbers[i]! >>> (8 * (bytes - 1 - at))),
+    ),
+  )
+}
+
+/** The numbers behind the type byte. */
+function decode({ parameters }: Kdf, head: Uint8Array): number[] {
+  let at = 1
+  return parameters.map(({ bytes }) => {
+    let number = 0
+    for (const end = at + bytes; at < end; at++) number = number * 256 + head[at]!
+    return number
+  })
+}
+
+const kdfOf = (type: number | undefined): Kdf | undefined => Object.values(KDFS).find((kdf) => kdf.type === type)
+
+/** Type, numbers and salt of a blob; MALFORMED for numbers out of bounds, before anything is computed. */
+function headOf(blob: Uint8Array): Uint8Array {
+  const kdf = kdfOf(blob[0])
+  if (!kdf) throw malformed()
+  const length = 1 + kdf.parameters.reduce((sum, { bytes }) => sum + bytes, 0) + SALT_BYTES
+  if (blob.length !== length + SEALED_BYTES) throw malformed()
+  const numbers = decode(kdf, blob)
+  for (const [i, { option, least, most }] of kdf.parameters.entries()) {
+    if (numbers[i]! >= least && numbers[i]! <= most) continue
+    throw new WaxsealError('MALFORMED', `kms: stored ${option} ${numbers[i]} is outside ${least} to ${most}`)
+  }
+  return blob.subarray(0, length)
+}
+
+/** Stretches once per head (KDF, numbers, salt), also under concurrent calls; a failure is not remembered. */
+function stretcher(passphrase: Secret): (head: Uint8Array) => Promise<Secret> {
   const derived = new Map<string, Promise<Secret>>()
-  return (parameters) => {
-    const id = toBase64url(parameters)
+  return (head) => {
+    const id = toBase64url(head)
     let key = derived.get(id)
     if (!key) {
       if (derived.size >= MAX_DERIVED) derived.delete(derived.keys().next().value!)
-      key = import('../engine/scrypt.ts').then(({ scrypt }) =>
-        passphrase.use((bytes) => scrypt(bytes, parameters.subarray(1), parameters[0]!)).then((out) => new Secret(out)),
-      )
+      const kdf = kdfOf(head[0])!
+      key = passphrase
+        .use((bytes) => kdf.stretch(bytes, head.subarray(-SALT_BYTES), decode(kdf, head)))
+        .then((out) => new Secret(out))
       derived.set(id, key)
       key.catch(() => derived.delete(id))
     }

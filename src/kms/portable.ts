@@ -1,5 +1,5 @@
 import { copyBytes, wipe } from '../bytes.ts'
-import { config, type ReducedCause, WaxsealError } from '../errors.ts'
+import { expectInteger, type ReducedCause, WaxsealError } from '../errors.ts'
 import type { KmsDriver, KmsFailure } from './kms.ts'
 
 /** How patient a keyring is with its KMS. */
@@ -20,11 +20,7 @@ const MAX_PAUSE_MS = 10_000
 export function checkPatience(patience: KmsPatience = {}): Required<KmsPatience> {
   const checked = { ...DEFAULTS, ...patience }
   for (const key of ['timeoutMs', 'attempts', 'backoffMs'] as const) {
-    const least = key === 'backoffMs' ? 0 : 1
-    const value = checked[key]
-    if (!Number.isSafeInteger(value) || value < least || value > MOST[key]) {
-      throw config(`patience.${key}`, `an integer from ${least} to ${MOST[key]}`, value)
-    }
+    expectInteger(`patience.${key}`, checked[key], key === 'backoffMs' ? 0 : 1, MOST[key])
   }
   return checked
 }
@@ -60,7 +56,9 @@ export async function request(
     }, timeoutMs)
   })
   try {
-    const answer = driver[operation](lent, context, controller.signal).finally(() => wipe(lent))
+    // In an async function: a driver that throws, or answers, without a promise is one like the others.
+    const ask = async (): Promise<Uint8Array> => driver[operation](lent, context, controller.signal)
+    const answer = ask().finally(() => wipe(lent))
     answer.then((bytes) => isLate && bytes instanceof Uint8Array && wipe(bytes), ignore)
     return await Promise.race([answer, late])
   } catch (error) {
@@ -91,32 +89,36 @@ function failureOf(driver: KmsDriver, error: unknown): KmsFailure {
   } catch {
     // A reader of errors that fails has not read this one.
   }
-  if (failure !== undefined && Object.hasOwn(CODES, failure)) return failure
+  if (typeof failure === 'string' && Object.hasOwn(CODES, failure)) return failure
   const status = statusOf(error)
   return status === 401 || status === 403 || status === 404 ? 'denied' : 'unavailable'
 }
 
-interface MayHaveStatus {
-  readonly status?: unknown
-  readonly statusCode?: unknown
-  readonly $metadata?: { readonly httpStatusCode?: unknown }
-  readonly response?: { readonly status?: unknown; readonly statusCode?: unknown }
+/** A property of whatever a client throws; undefined when even looking at it fails. */
+function lookUp(value: unknown, key: string): unknown {
+  try {
+    return (value as Record<string, unknown> | null | undefined)?.[key]
+  } catch {
+    return undefined
+  }
 }
 
 /** Where the vendors' clients put the HTTP status. */
 function statusOf(error: unknown): number | undefined {
-  if (typeof error !== 'object' || error === null) return undefined
-  const { status, statusCode, $metadata, response }: MayHaveStatus = error
-  const found = [status, statusCode, $metadata?.httpStatusCode, response?.status, response?.statusCode]
+  const response = lookUp(error, 'response')
+  const found = [
+    lookUp(error, 'status'),
+    lookUp(error, 'statusCode'),
+    lookUp(lookUp(error, '$metadata'), 'httpStatusCode'),
+    lookUp(response, 'status'),
+    lookUp(response, 'statusCode'),
+  ]
   return found.find((value): value is number => typeof value === 'number')
 }
 
 /** Name, code and status of a client's error. Not its message: clients quote bodies there, and a body may hold a key. */
 function withoutBody(error: unknown): ReducedCause {
-  const { name, code } = (typeof error === 'object' && error !== null ? error : {}) as {
-    name?: unknown
-    code?: unknown
-  }
+  const [name, code] = [lookUp(error, 'name'), lookUp(error, 'code')]
   const status = statusOf(error)
   return {
     name: isWord(name) ? name : 'Error',
@@ -125,4 +127,5 @@ function withoutBody(error: unknown): ReducedCause {
   }
 }
 
-const isWord = (value: unknown): value is string => typeof value === 'string' && /^[\w.-]{1,80}$/.test(value)
+/** Too short for 32 bytes in any encoding. */
+const isWord = (value: unknown): value is string => typeof value === 'string' && /^[\w.-]{1,40}$/.test(value)

@@ -53,14 +53,18 @@ export async function unwrapKey(
   }
   return persistent(roots, async () => {
     let failure: unknown
-    for (const way of [...ways]) {
+    for (const way of [...ways].sort((a, b) => Number(isOut(a.driver)) - Number(isOut(b.driver)))) {
       try {
         const key = await unwrapOnce(roots, way.driver, way.wrapped, context)
-        if (isRight(key)) return key
+        if (isRight(key)) {
+          outSince.delete(way.driver)
+          return key
+        }
         wipe(key)
         throw new WaxsealError('DECRYPTION_FAILED', `kms.unwrap: ${way.driver.keyUri} answered with another key`)
       } catch (error) {
-        if (!isRetryable(error)) ways = ways.filter((other) => other !== way)
+        if (isRetryable(error)) outSince.set(way.driver, Date.now())
+        else ways = ways.filter((other) => other !== way)
         // What may succeed later is worth more than what will not.
         if (failure === undefined || (isRetryable(error) && !isRetryable(failure))) failure = error
       }
@@ -68,6 +72,11 @@ export async function unwrapKey(
     throw failure
   })
 }
+
+/** Root keys that did not answer a moment ago are asked last: a hundred keys must not wait for a hundred time-outs. */
+const outSince = new WeakMap<KmsDriver, number>()
+const OUT_MS = 30_000
+const isOut = (driver: KmsDriver): boolean => Date.now() - (outSince.get(driver) ?? Number.NEGATIVE_INFINITY) < OUT_MS
 
 const isRetryable = (error: unknown): boolean => WaxsealError.is(error) && error.code === 'KMS_UNAVAILABLE'
 
@@ -138,5 +147,6 @@ function wrapped(answer: Uint8Array): Uint8Array {
 
 function unwrapped(answer: Uint8Array): Uint8Array {
   if (answer instanceof Uint8Array && answer.length === 32) return answer
+  if (answer instanceof Uint8Array) wipe(answer)
   throw new WaxsealError('DECRYPTION_FAILED', 'kms.unwrap: expected 32 bytes in the answer')
 }

@@ -113,9 +113,10 @@ export function cell<
     }
     const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix, decoderOf(keys)), 'cell')
     const opened = openEnvelope(keys, header, 'cell', bound, 'decrypt')
+    const keyId = opened.master.idText
     try {
-      const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, header.keyId))
-      report(keys, 'decrypt', context, header.keyId)
+      const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, keyId))
+      report(keys, 'decrypt', context, keyId)
       return value
     } finally {
       release(keys, opened)

@@ -9,7 +9,7 @@ import {
   rewrapHeader,
 } from '../envelope/envelope.ts'
 import { fieldAad, type Header, KINDS, malformed, type Stored, sealStored, toStored } from '../envelope/format.ts'
-import type { KeySource } from '../envelope/keys.ts'
+import { decoderOf, type KeySource } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { labelBytes, type Row, type Schema } from './compile.ts'
 import { idOf, located, type Place } from './located.ts'
@@ -190,9 +190,9 @@ export function rewrapRow(schema: Schema, keys: KeySource, row: Row): Rewrapped 
   return located(schema, keys, 'rewrap', row, () => {
     expectRow(row)
     const was = row[schema.envelope] as Stored
-    const { header, body } = envelopeOf(schema, was)
+    const { header, body } = envelopeOf(schema, was, decoderOf(keys))
     const moved = rewrapHeader(keys, header)
-    if (moved === header.bytes) return null
+    if (!moved) return null
     if (keys.listening) {
       keys.emit({ type: 'rewrap', table: schema.label, rowId: idOf(schema, row), keyId: keys.active().idText })
     }

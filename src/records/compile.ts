@@ -9,7 +9,7 @@ import {
   type PathComponent,
 } from '../envelope/format.ts'
 import type { Padding, ValueKind } from '../envelope/value.ts'
-import { config } from '../errors.ts'
+import { config, expectInteger, expectWord } from '../errors.ts'
 import type { AnyField, Declaration, Field, FieldOptions, IdFields, Migrate, Nullable } from './schema.ts'
 
 /** A row, as the untyped side sees it. */
@@ -101,8 +101,8 @@ export function compile(label: string, declaration: Declaration): Schema {
   refuseUnknown('declaration', declaration, DECLARATION)
   if (declaration.migrate) refuseUnknown('migrate', declaration.migrate, ['phase', 'until'])
   const { id, fields, context = {}, shape = 'columns', encoding = 'text', envelope = 'envelope' } = declaration
-  if (shape !== 'columns' && shape !== 'packed') throw config('shape', "'columns' or 'packed'", shape)
-  if (encoding !== 'text' && encoding !== 'bytes') throw config('encoding', "'text' or 'bytes'", encoding)
+  expectWord('shape', shape, 'columns', 'packed')
+  expectWord('encoding', encoding, 'text', 'bytes')
   if (typeof envelope !== 'string' || envelope === '') throw config('envelope', 'the name of a property', envelope)
   if (Object.keys(id ?? {}).length === 0) throw config('id', 'at least one column that identifies the row', id)
   const names = Object.keys(fields ?? {})
@@ -227,14 +227,8 @@ export function leafOf(field: Field, argument: string, path: readonly PathCompon
   const { nullable = false, pad, maxBytes = MAX_VALUE_BYTES } = field.options
   if (nullable !== true && nullable !== false && nullable !== 'sql')
     throw config(`${argument}.nullable`, "a boolean or 'sql'", nullable)
-  if (!Number.isSafeInteger(maxBytes) || maxBytes < 1 || maxBytes > MAX_VALUE_BYTES) {
-    throw config(`${argument}.maxBytes`, `an integer from 1 to ${MAX_VALUE_BYTES}`, maxBytes)
-  }
-  if (pad) {
-    const size = 'multiple' in pad ? pad.multiple : pad.to
-    if (!Number.isSafeInteger(size) || size < 1 || size > 65_536)
-      throw config(`${argument}.pad`, '1 to 65536 bytes', size)
-  }
+  expectInteger(`${argument}.maxBytes`, maxBytes, 1, MAX_VALUE_BYTES)
+  if (pad) expectInteger(`${argument}.pad`, 'multiple' in pad ? pad.multiple : pad.to, 1, 65_536)
   return {
     type: 'leaf',
     kind: field.kind,
@@ -248,7 +242,7 @@ export function leafOf(field: Field, argument: string, path: readonly PathCompon
 export function checkMigrate(migrate: Migrate | undefined): Migrate | undefined {
   if (migrate === undefined) return undefined
   const { phase, until } = migrate
-  if (phase !== 'prepare' && phase !== 'encrypt') throw config('migrate.phase', "'prepare' or 'encrypt'", phase)
+  expectWord('migrate.phase', phase, 'prepare', 'encrypt')
   if (!(until instanceof Date) || Number.isNaN(until.getTime())) throw config('migrate.until', 'a valid Date', until)
   return migrate
 }

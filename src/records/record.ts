@@ -93,13 +93,14 @@ export function openRow(
   const out = copyWithout(row, schema.storedNames)
   const { header, body } = envelopeOf(schema, stored, decoderOf(keys))
   const opened = openEnvelope(keys, header, schema.kind, canonical, operation)
+  const keyId = opened.master.idText
   try {
     if (schema.kind === 'columns') {
       const key = { key: opened.key, suite: header.suite }
       withKey?.(key)
-      openColumns(schema, row, out, key, header.keyId, place)
+      openColumns(schema, row, out, key, keyId, place)
     } else {
-      const packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
+      const packed = openValue(opened.key, body, PACKED_AAD, keyId)
       try {
         unpackFields(schema, packed, out, place)
       } finally {
@@ -110,7 +111,7 @@ export function openRow(
     release(keys, opened)
   }
   if (opened.master.compromised) unauthenticated.add(out)
-  if (keys.listening) report(schema, keys, operation === 'reencrypt' ? operation : 'decrypt', row, header.keyId)
+  if (keys.listening) report(schema, keys, operation === 'reencrypt' ? operation : 'decrypt', row, keyId)
   return out
 }
 

@@ -4,7 +4,7 @@ import { headerLength, KEY_ID_BYTES, OFFSET, PREFIX_LENGTH } from '../envelope/f
 import type { KeySource } from '../envelope/keys.ts'
 import { SUITES, suiteById } from '../envelope/suites.ts'
 import { plaintextBytes } from '../envelope/value.ts'
-import { config } from '../errors.ts'
+import { config, expectInteger } from '../errors.ts'
 import { GUARD } from './change.ts'
 import { MAX_VALUE_BYTES, type Schema } from './compile.ts'
 
@@ -75,12 +75,7 @@ export function keyIdParameter(keyId: string, encoding: Encoding): string | Uint
  * have at most `valueBytes` bytes (its declared `maxBytes` by default). The larger suite's by default.
  */
 export function columnLength(schema: Schema, name: string, valueBytes?: number, suite?: 1 | 2): number {
-  if (
-    valueBytes !== undefined &&
-    (!Number.isSafeInteger(valueBytes) || valueBytes < 0 || valueBytes > MAX_VALUE_BYTES)
-  ) {
-    throw config('valueBytes', `an integer from 0 to ${MAX_VALUE_BYTES}`, valueBytes)
-  }
+  if (valueBytes !== undefined) expectInteger('valueBytes', valueBytes, 0, MAX_VALUE_BYTES)
   if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
   const suites = SUITES.filter((row) => suite === undefined || row.id === suite)
   const stored = (bytes: number) => (schema.encoding === 'text' ? PREFIX_LENGTH + Math.ceil((bytes * 4) / 3) : bytes)

@@ -1,10 +1,10 @@
-import { WaxsealError } from '../errors.ts'
+import { config, WaxsealError } from '../errors.ts'
 import { type Keyring, STORED } from '../keyring/keyring.ts'
 import { type Loaded, load, type Origin, wipeLoaded } from '../keyring/load.ts'
-import type { Reason } from '../keyring/manage.ts'
+import { checkReason, type Reason } from '../keyring/manage.ts'
 import { continues, seal } from '../keyring/manifest.ts'
 import { openKeyring } from '../keyring/open.ts'
-import { type KeyringOptions, originOf } from '../keyring/options.ts'
+import { clockOf, demandPin, type KeyringOptions, originOf } from '../keyring/options.ts'
 import { checkPin } from '../keyring/session.ts'
 import { logged } from '../keyring/transitions.ts'
 import { loadStored, parseStored, type StoredKeyring, saveStored } from '../keystore/keystore.ts'
@@ -38,7 +38,8 @@ const MAX_EXPORT = 64 << 20
  * ```
  */
 export async function exportKeyring(keys: Keyring): Promise<string> {
-  await keys.ready()
+  // As new as can be had; but when the store is lost or was rolled back, what is in memory is what there is to save.
+  await keys.ready().catch(() => undefined)
   return `${JSON.stringify({ format: FORMAT, name: keys.name, keyring: keys[STORED]() }, null, 2)}\n`
 }
 
@@ -51,6 +52,7 @@ export async function exportKeyring(keys: Keyring): Promise<string> {
  */
 export async function importKeyring(options: KeyringOptions, exported: string): Promise<Keyring> {
   const origin = originOf(options)
+  demandPin(options, origin)
   const { name, store } = origin
   const imported = parseExport(exported, name)
   const there = await loadStored(store, name)
@@ -81,36 +83,36 @@ export async function importKeyring(options: KeyringOptions, exported: string): 
  * above `seenEpoch`, the highest that any process has seen (its error says which), and opens it. Processes that saw the
  * lost epochs follow at their next refresh, unless they hold versions that the copy lacks. So look first for a newer copy:
  * {@link exportKeyring} in a process that still runs, then {@link importKeyring} over the restored copy, loses nothing.
- * What was marked compromised since the copy was made has to be marked again. `pin.minEpoch` is not applied.
+ * What was marked compromised since the copy was made has to be marked again. `pin.minEpoch` applies to what is written.
  *
  * Errors: CONFIG when the store is not behind `seenEpoch`, and those of openKeyring.
  */
 export async function acceptRollback(
   options: KeyringOptions & Required<Pick<Reason, 'reason'>> & Pick<Reason, 'actor'> & { readonly seenEpoch: number },
 ): Promise<Keyring> {
-  const { seenEpoch, reason, actor, clock = Date.now, ...rest } = options
+  const { seenEpoch, reason, actor, ...rest } = options
   const origin = originOf(rest)
+  demandPin(rest, origin)
   const { name, store, engine } = origin
   if (!Number.isSafeInteger(seenEpoch) || seenEpoch < 1) throw notBehind(String(seenEpoch))
-  if (typeof reason !== 'string' || reason.trim() === '' || reason.length > 1_000) {
-    throw new WaxsealError('CONFIG', '"reason" expected text of 1 to 1000 characters', { argument: 'reason' })
-  }
+  if (typeof reason !== 'string' || reason.trim() === '') throw config('reason', 'text of 1 to 1000 characters', reason)
+  checkReason({ reason, actor })
   const loaded = await load(origin)
   try {
     if (loaded.failure !== undefined) throw loaded.failure
     const { manifest, stored, integrity } = loaded
-    checkPin(rest.pin?.id === undefined ? undefined : { id: rest.pin.id }, manifest)
     if (manifest.epoch >= seenEpoch) throw notBehind(`${seenEpoch}, and the store is at ${manifest.epoch}`)
-    const moment = { now: Math.floor(clock()), reason, actor }
+    const moment = { now: clockOf(rest)(), reason, actor }
     const raised = { ...manifest, epoch: seenEpoch }
     const entry = { what: 'rollback accepted', from: manifest.epoch } as const
     const next = { ...logged(raised, entry, moment), epoch: seenEpoch + 1 }
+    checkPin(rest.pin, next)
     const sealed = integrity.use((key) => seal(engine, key, next, stored.keys))
     await saveStored(store, name, sealed, manifest.epoch)
   } finally {
     wipeLoaded(loaded)
   }
-  return openKeyring({ ...rest, clock })
+  return openKeyring(rest)
 }
 
 function notBehind(got: string): WaxsealError {

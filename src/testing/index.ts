@@ -11,6 +11,11 @@ import type { KmsDriver, Wrap } from '../kms/kms.ts'
 import { checkPatience } from '../kms/portable.ts'
 import { Secret } from '../secret.ts'
 
+export type { SuiteFramework } from './framework.ts'
+export { type KeyStoreSuiteSubject, keyStoreSuite } from './keystore-suite.ts'
+export { type MemoryKms, type MemoryKmsOptions, type Misbehaviour, memoryKms } from './kms.ts'
+export { type KmsSuiteSubject, kmsSuite } from './kms-suite.ts'
+
 export interface TestKeyringOptions {
   /** `test` by default. */
   readonly name?: string

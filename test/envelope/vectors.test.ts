@@ -198,7 +198,7 @@ describe.each(ENGINES)('every vector opens on the $engineName engine', ({ engine
     const header = isColumns(vector)
       ? exactHeader(bytesOfHex(vector.header), 'columns')
       : headerAndBody(bytesOfHex(vector.blob), 'packed').header
-    expect(hexOf(rewrapHeader(vectorKeys(engine, 1), header))).toBe(vector.rewrapped.header)
+    expect(hexOf(rewrapHeader(vectorKeys(engine, 1), header)!)).toBe(vector.rewrapped.header)
   })
 })
 

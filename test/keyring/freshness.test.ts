@@ -205,3 +205,30 @@ describe('instances whose clocks disagree', () => {
     expect(standing(await open())).toEqual(standing(keys))
   })
 })
+
+describe('what was done elsewhere while the KMS hangs', () => {
+  it('counts at once: a compromise does not wait for the successor to be unwrapped', async () => {
+    const { keys, other, row, kms, clock } = await started()
+    const old = keys.status().active!
+    await other.markCompromised(old, { decrypt: 'refuse' })
+    kms.unwrap = () => new Promise(() => undefined)
+    clock.now += REFRESH + 1
+    void keys.ready()
+    await quiet()
+    expect(versionOf(keys, old).state).toBe('compromised')
+    expect(await refusal(() => notes.decrypt(keys, row))).toMatchObject({ code: 'KEY_STATE', state: 'compromised' })
+    expect(await refusal(() => notes.encrypt(keys, { ...NOTE }))).toMatchObject({ code: 'KEY_NOT_LOADED' })
+  })
+})
+
+describe('a change of the keyring as a whole', () => {
+  it('is told of here when it was made elsewhere', async () => {
+    const { keys, other, clock, events } = await started()
+    await other.setPolicy({ propagationMs: 1, reason: 'one process' })
+    clock.now += REFRESH + 1
+    await keys.ready()
+    expect(events).toContainEqual(
+      expect.objectContaining({ type: 'keyring.change', what: 'policy changed', reason: 'one process' }),
+    )
+  })
+})

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Keyring, KeyState } from 'waxseal'
-import { NEXT } from '../../src/keyring/states.ts'
+import { NEXT } from '../../src/keyring/transitions.ts'
 import { activeOf, MINUTE, refusal, rotated, setup, versionOf } from './support.ts'
 
 const STATES = ['pre-active', 'active', 'suspended', 'deactivated', 'compromised', 'destroyed'] as const

@@ -2,14 +2,23 @@ import { mkdir, readdir, readFile, stat, truncate, utimes, writeFile } from 'nod
 import { dirname } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { fileKeyStore } from 'waxseal/keystore/file'
+import { keyStoreSuite } from 'waxseal/testing'
 import { refusal } from '../keyring/support.ts'
 import { document } from './document.ts'
 import { temporaryFolder } from './folder.ts'
-import { keyStoreSuite } from './suite.ts'
 
 const newPath = temporaryFolder()
 
-keyStoreSuite('a file', () => fileKeyStore(newPath()))
+keyStoreSuite(
+  { describe, it, expect },
+  {
+    name: 'a file',
+    make: () => {
+      const path = newPath()
+      return () => fileKeyStore(path)
+    },
+  },
+)
 
 /** A store with one keyring, and the text of its file. */
 async function started() {

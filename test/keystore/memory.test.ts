@@ -1,9 +1,18 @@
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { memoryKeyStore } from 'waxseal/keystore/memory'
+import { keyStoreSuite } from 'waxseal/testing'
 import { document } from './document.ts'
-import { keyStoreSuite } from './suite.ts'
 
-keyStoreSuite('memory', () => memoryKeyStore())
+keyStoreSuite(
+  { describe, it, expect },
+  {
+    name: 'memory',
+    make: () => {
+      const store = memoryKeyStore()
+      return () => store
+    },
+  },
+)
 
 it('a memory store begins with what it is given, and does not change that', async () => {
   const initial = { crm: document(1) }

@@ -1,7 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createKeyring, openKeyring } from 'waxseal'
+import { nobleEngine } from 'waxseal/engine'
 import { memoryKeyStore } from 'waxseal/keystore/memory'
-import { localKms } from 'waxseal/kms/local'
+import { localKms, type PassphraseOptions } from 'waxseal/kms/local'
+import { encodeContext } from '../../src/context.ts'
+import { argon2id } from '../../src/engine/argon2.ts'
 import { NOTE, notes, refusal, rotated } from '../keyring/support.ts'
 
 const PASSPHRASE = 'correct horse battery staple'
@@ -174,5 +177,121 @@ describe('stretching', () => {
       (args.at(-1) as (error: Error) => void)(new Error('out of memory'))) as never)
     await expect(driver.unwrap(wrapped, CONTEXT)).rejects.toThrow('out of memory')
     expect(Uint8Array.from(await driver.unwrap(wrapped, CONTEXT))).toEqual(KEY)
+  })
+})
+
+/** By Argon2id with the least work that is allowed. */
+const LEAST = { kdf: 'argon2id', memoryKiB: 19_456, passes: 2, lanes: 1 } as const
+const argon = (passphrase = PASSPHRASE, more: Partial<PassphraseOptions> = {}) =>
+  localKms({ passphrase, ...LEAST, ...more })
+
+describe('a passphrase by Argon2id', () => {
+  let byArgon: Uint8Array
+  beforeAll(async () => {
+    byArgon = await argon().wrap(KEY, CONTEXT)
+  })
+
+  it('is wrapped as 03 ‖ memory ‖ passes ‖ lanes ‖ salt ‖ sealed, and opens as the specification computes it', async () => {
+    expect(byArgon.length).toBe(95)
+    expect([...byArgon.subarray(0, 7)]).toEqual([3, 0, 0, 0x4c, 0, 2, 1])
+    const cost = { memoryKiB: 19_456, passes: 2, lanes: 1 }
+    const key = await argon2id(new TextEncoder().encode(PASSPHRASE), byArgon.slice(7, 23), cost)
+    const plain = nobleEngine().aead('xchacha20-poly1305', key).open(byArgon.slice(23), encodeContext(CONTEXT))
+    expect(plain).toEqual(KEY)
+  })
+
+  it('opens whatever the options of the driver say, and so does what scrypt wrapped', async () => {
+    expect(Uint8Array.from(await quick().unwrap(byArgon, CONTEXT))).toEqual(KEY)
+    expect(stretches()).toBe(0)
+    expect(Uint8Array.from(await argon().unwrap(await quick().wrap(KEY, CONTEXT), CONTEXT))).toEqual(KEY)
+  })
+
+  it('that is wrong, or under another context, is DECRYPTION_FAILED', async () => {
+    const driver = argon()
+    const other = { ...CONTEXT, 'waxseal:key': 'B'.repeat(20) }
+    expect(await refusal(() => driver.unwrap(byArgon, other))).toMatchObject({ code: 'DECRYPTION_FAILED' })
+    expect(await refusal(() => argon(`${PASSPHRASE} `).unwrap(byArgon, CONTEXT))).toMatchObject({
+      code: 'DECRYPTION_FAILED',
+    })
+  })
+
+  it.each<[string, number, number[]]>([
+    ['memory of 19,455 KiB', 1, [0, 0, 0x4b, 0xff]],
+    ['memory of 1 GiB and 1 KiB', 1, [0, 0x10, 0, 1]],
+    ['memory of nearly 4 TiB', 1, [255, 255, 255, 255]],
+    ['no memory', 1, [0, 0, 0, 0]],
+    ['no pass', 5, [0]],
+    ['one pass', 5, [1]],
+    ['11 passes', 5, [11]],
+    ['no lane', 6, [0]],
+    ['17 lanes', 6, [17]],
+  ])('with a stored %s is MALFORMED, and nothing is computed', async (_, at, bytes) => {
+    const wrapped = Uint8Array.from(byArgon)
+    wrapped.set(bytes, at)
+    const start = process.cpuUsage()
+    expect(await refusal(() => argon().unwrap(wrapped, CONTEXT))).toMatchObject({ code: 'MALFORMED' })
+    expect(process.cpuUsage(start).user).toBeLessThan(100_000)
+  })
+
+  it('that is cut at any length, or longer, is MALFORMED', async () => {
+    for (let length = 0; length < byArgon.length; length++) {
+      const cut = byArgon.subarray(0, length)
+      expect(await refusal(() => argon().unwrap(cut, CONTEXT))).toMatchObject({ code: 'MALFORMED' })
+    }
+    const longer = Uint8Array.of(...byArgon, 0)
+    expect(await refusal(() => argon().unwrap(longer, CONTEXT))).toMatchObject({ code: 'MALFORMED' })
+  })
+
+  it.each([
+    ['type, to that of scrypt', 0, 2, 'MALFORMED'],
+    ['passes', 5, 3, 'DECRYPTION_FAILED'],
+    ['lanes', 6, 2, 'DECRYPTION_FAILED'],
+  ])('does not open with its %s changed', async (_, at, byte, code) => {
+    const wrapped = Uint8Array.from(byArgon)
+    wrapped[at] = byte
+    expect(await refusal(() => argon().unwrap(wrapped, CONTEXT))).toMatchObject({ code })
+  })
+
+  it.each<[string, Record<string, unknown>]>([
+    ['kdf', { kdf: 'pbkdf2' }],
+    ['kdf', { kdf: 'toString' }],
+    ['memoryKiB', { kdf: 'argon2id', memoryKiB: 19_455 }],
+    ['memoryKiB', { kdf: 'argon2id', memoryKiB: 1_048_577 }],
+    ['passes', { kdf: 'argon2id', passes: 1 }],
+    ['passes', { kdf: 'argon2id', passes: 2.5 }],
+    ['lanes', { kdf: 'argon2id', lanes: 0 }],
+    ['lanes', { kdf: 'argon2id', lanes: 17 }],
+    ['log2N', { kdf: 'argon2id', log2N: 17 }],
+    ['memoryKiB', { memoryKiB: 65_536 }],
+    ['passes', { kdf: 'scrypt', passes: 3 }],
+  ])('%s out of bounds, or of another KDF, is CONFIG: %o', async (argument, options) => {
+    const error = await refusal(() => localKms({ passphrase: PASSPHRASE, ...options } as PassphraseOptions))
+    expect(error).toMatchObject({ code: 'CONFIG', argument })
+  })
+
+  it('is stretched once for many calls at once, and its stored salt serves later wraps', async () => {
+    const driver = argon()
+    const opened = await Promise.all(Array.from({ length: 10 }, () => driver.unwrap(byArgon, CONTEXT)))
+    expect(opened.map((key) => Uint8Array.from(key))).toEqual(Array(10).fill(KEY))
+    const next = await driver.wrap(KEY, CONTEXT)
+    expect(next.subarray(0, 23)).toEqual(byArgon.subarray(0, 23))
+  })
+
+  it('takes a salt of its own for new wraps where scrypt, or less work, is what is stored', async () => {
+    const driver = argon()
+    await driver.unwrap(await quick().wrap(KEY, CONTEXT), CONTEXT)
+    expect((await driver.wrap(KEY, CONTEXT))[0]).toBe(3)
+    const harder = argon(PASSPHRASE, { passes: 3 })
+    await harder.unwrap(byArgon, CONTEXT)
+    const next = await harder.wrap(KEY, CONTEXT)
+    expect([next[5], Buffer.from(next.subarray(7, 23)).equals(byArgon.subarray(7, 23))]).toEqual([3, false])
+  })
+
+  it('opens a keyring beside another root key, and without it', async () => {
+    const store = memoryKeyStore()
+    const keys = await createKeyring({ name: 'crm', store, kms: [localKms(KEY.slice()), argon()] })
+    const row = notes.encrypt(keys, { ...NOTE })
+    const opened = await openKeyring({ name: 'crm', store, kms: argon() })
+    expect(notes.decrypt(opened, row)).toEqual(NOTE)
   })
 })

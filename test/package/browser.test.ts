@@ -4,7 +4,10 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { int, type Keyring, openKeyring, records, text } from '../../src/index.ts'
 import type { KeyStore, StoredKeyring } from '../../src/keystore/keystore.ts'
 import { localKms } from '../../src/kms/local.ts'
-import { fromRoot } from '../support/sources.ts'
+import { fromRoot, platformFiles } from '../support/sources.ts'
+
+/** What a bundler does for the `browser` condition of package.json, asked of the sources. */
+const alias = Object.fromEntries(platformFiles().map(({ name, browser }) => [name, fromRoot(browser)]))
 
 /** One script for a browser, as an application's bundler would make it; whatever it exports is on `waxseal`. */
 async function bundle(contents: string): Promise<string> {
@@ -15,6 +18,7 @@ async function bundle(contents: string): Promise<string> {
     format: 'iife',
     globalName: 'waxseal',
     platform: 'browser',
+    alias,
     minify: true,
     legalComments: 'none',
     logLevel: 'silent',
@@ -70,6 +74,7 @@ describe('the browser bundle', () => {
     const code = await bundle(contents)
     expect(code).not.toMatch(/["'`]node:/)
     expect(code).not.toMatch(/\brequire\b/)
+    expect(code).not.toMatch(/getBuiltinModule|base64urlSlice/)
   })
 
   it('loads what changes keys only when it is first used', async () => {
@@ -84,6 +89,7 @@ describe('the browser bundle', () => {
       write: false,
       format: 'esm',
       platform: 'browser',
+      alias,
       splitting: true,
       outdir: 'unwritten',
       metafile: true,

@@ -7,10 +7,10 @@ import { formatMessage } from 'publint/utils'
 import ts from 'typescript'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Built, buildPackage, filesOf } from '../support/build.ts'
-import { entries, fromRoot, packageJson, read, sourceFiles } from '../support/sources.ts'
+import { entries, fromRoot, packageJson, platformFiles, read, sourceFiles } from '../support/sources.ts'
 
 /** Files that an application imports: index files, and the drivers and helpers that stand for themselves. */
-const INTERNAL = /^src\/(bytes|context|errors|events|secret)\.ts$|\/(kms|portable|wraps|keystore)\.ts$/
+const INTERNAL = /^src\/(bytes|context|errors|events|secret)\.ts$|\/(kms|portable|wraps|keystore|table|lock)\.ts$/
 const isPublic = (file: string): boolean =>
   /^src\/([^/]+\/)?index\.ts$/.test(file) ||
   (!INTERNAL.test(file) && (/^src\/[^/]+\.ts$/.test(file) || /^src\/(kms|keystore|rotation\/sources)\//.test(file)))
@@ -35,6 +35,16 @@ describe('the exports map', () => {
       const name = subpath.replace('.', 'waxseal')
       const pattern = paths[name] ?? paths['waxseal/*']?.map((to: string) => to.replace('*', subpath.slice(2)))
       expect(pattern).toEqual([`./${source}`])
+    }
+  })
+
+  it('has a file for every name of "imports", on Node and in a browser, with the same names inside', async () => {
+    const { paths } = ts.parseConfigFileTextToJson('tsconfig.json', read('tsconfig.json')).config.compilerOptions
+    for (const { name, node, browser } of platformFiles()) {
+      expect(paths[name]).toEqual([`./${node}`])
+      const [onNode, inBrowser] = await Promise.all([import(fromRoot(node)), import(fromRoot(browser))])
+      expect(await import(/* @vite-ignore */ name)).toBe(onNode)
+      expect(Object.keys(inBrowser)).toEqual(expect.arrayContaining(Object.keys(onNode)))
     }
   })
 
@@ -102,7 +112,7 @@ describe('the built package', () => {
     const packages = new Set(
       [...all.matchAll(/(?<!["'])\b(?:from|import)\s*\(?["']([^."'][^"']*)["']/g)].map((match) => match[1]!),
     )
-    expect([...packages].filter((name) => !/^(@noble\/(ciphers|hashes)\/|node:)/.test(name))).toEqual([])
+    expect([...packages].filter((name) => !/^(@noble\/(ciphers|hashes)\/|node:|#)/.test(name))).toEqual([])
   })
 
   it('compiles for a strict consumer without Node’s types and without skipLibCheck', () => {

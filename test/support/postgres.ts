@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { freePort, isRoot, systemUser } from './port.ts'
 
 /** A PostgreSQL server of our own: in a folder of its own, gone when it is stopped. */
 export interface PostgresServer {
@@ -63,8 +63,6 @@ export async function startPostgres(): Promise<PostgresServer> {
   return { url: `postgres://postgres@127.0.0.1:${port}/postgres`, version, stop }
 }
 
-const isRoot = (): boolean => process.getuid?.() === 0
-
 /** PG_BIN, then Debian's folders (the newest version first), then what pg_config says. */
 function binFolder(): string | undefined {
   const debian = '/usr/lib/postgresql'
@@ -74,22 +72,4 @@ function binFolder(): string | undefined {
   return folders.find((folder) => folder && existsSync(join(folder, 'initdb')) && existsSync(join(folder, 'pg_ctl')))
 }
 
-function serverUser(): { uid: number; gid: number } | undefined {
-  const id = (flag: string): number => {
-    const { status, stdout } = spawnSync('id', [flag, 'postgres'], { encoding: 'utf8' })
-    return status === 0 ? Number(stdout) : Number.NaN
-  }
-  const user = { uid: id('-u'), gid: id('-g') }
-  return Number.isNaN(user.uid + user.gid) ? undefined : user
-}
-
-/** The system hands one out; somebody else could take it before we do, so the start may fail, and says so. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().on('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
-}
+const serverUser = () => systemUser('postgres')

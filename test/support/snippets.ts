@@ -70,6 +70,12 @@ export function snippets(): Snippet[] {
   )
 }
 
+/** The blocks of SQL of a page, in order. */
+export const sqlOf = (page: string): string[] =>
+  fences(read(page))
+    .filter(({ info }) => info === 'sql')
+    .map(({ code }) => code)
+
 /** Blocks of code that would escape: marked in another way than `ts`, or with more behind it. */
 export function oddlyMarked(): string[] {
   const texts = [

@@ -44,14 +44,19 @@ export function importsOf(path: string, text?: string): string[] {
   return found
 }
 
-/** A relative import as a path from the root; anything else as it is. */
+const sourceOf = (dist: string): string => dist.replace(/^\.\/dist\//, 'src/').replace(/\.js$/, '.ts')
+
+/** A relative import, or one that package.json names, as a path from the root; anything else as it is. */
 export function target(from: string, specifier: string): string {
+  const named = packageJson().imports[specifier]
+  if (named) return sourceOf(named.default)
   return specifier.startsWith('.') ? posix.join(posix.dirname(from), specifier) : specifier
 }
 
 export interface PackageJson {
   readonly files: readonly string[]
   readonly exports: Readonly<Record<string, string | { readonly types: string; readonly default: string }>>
+  readonly imports: Readonly<Record<string, { readonly browser: string; readonly default: string }>>
   readonly dependencies: Readonly<Record<string, string>>
   readonly scripts: Readonly<Record<string, string>>
 }
@@ -62,8 +67,14 @@ export const packageJson = (): PackageJson => JSON.parse(read('package.json')) a
 export function entries(): { subpath: string; source: string; dist: string; types: string }[] {
   return Object.entries(packageJson().exports).flatMap(([subpath, entry]) => {
     if (typeof entry === 'string') return []
-    const source = entry.default.replace(/^\.\/dist\//, 'src/').replace(/\.js$/, '.ts')
-    return [{ subpath, source, dist: entry.default, types: entry.types }]
+    return [{ subpath, source: sourceOf(entry.default), dist: entry.default, types: entry.types }]
+  })
+}
+
+/** What is imported by a name of package.json: the source file on Node, and the one in a browser's bundle. */
+export function platformFiles(): { name: string; node: string; browser: string }[] {
+  return Object.entries(packageJson().imports).map(([name, to]) => {
+    return { name, node: sourceOf(to.default), browser: sourceOf(to.browser) }
   })
 }
 

@@ -1,8 +1,11 @@
 import type { PGlite, Transaction } from '@electric-sql/pglite'
 import { text as column, integer, jsonb, pgTable, timestamp } from 'drizzle-orm/pg-core'
+import type { Connection, PoolConnection, Pool as PoolOfMysql } from 'mysql2/promise'
 import type { Client, Pool, PoolClient } from 'pg'
 import type postgres from 'postgres'
 import { cell, date, int, type Keys, object, records, text } from 'waxseal'
+import { type Mysql, mysqlKeyStore } from 'waxseal/keystore/mysql'
+import { postgresKeyStore } from 'waxseal/keystore/postgres'
 import { type Postgres, reserveIds } from 'waxseal/postgres'
 import { postgresTable } from 'waxseal/rotation/postgres'
 import { exactly } from './expect.ts'
@@ -21,6 +24,18 @@ declare const inTransaction: postgres.TransactionSql
 export const all: Postgres[] = [pglite, transaction, pool, client, poolClient, sql, custom, inTransaction]
 // @ts-expect-error not a client
 export const none: Postgres = { run: () => undefined }
+
+export const stores = all.map((db) => postgresKeyStore(db, { table: 'app.keys' }))
+
+declare const poolOfMysql: PoolOfMysql
+declare const connection: Connection
+declare const poolConnection: PoolConnection
+export const allOfMysql: Mysql[] = [poolOfMysql, connection, poolConnection]
+export const storesInMysql = allOfMysql.map((db) => mysqlKeyStore(db))
+// @ts-expect-error the client of callbacks
+export const callbacks: Mysql = poolOfMysql.pool
+// @ts-expect-error not a client
+export const noneOfMysql: Mysql = pool
 
 const people = pgTable('people', {
   id: integer('id').primaryKey(),

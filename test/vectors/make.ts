@@ -251,7 +251,7 @@ function columns(name: string, suite: Suite, entries: ContextInputEntry[], field
     header: toHex(header),
     header_text: text(KINDS.columns.prefix, header),
     fields: sealed,
-    rewrapped: { key_id: toHex(MASTERS[1]!.id), header: toHex(rewrapped) },
+    rewrapped: { key_id: toHex(MASTERS[1]!.id), header: toHex(rewrapped!) },
     patched: PATCH.map((field) => sealField(again.key, 'columns', field)),
   }
 }
@@ -292,7 +292,7 @@ function packed(name: string, suite: Suite, entries: ContextInputEntry[], fields
     aad: toHex(aad),
     blob: toHex(blob),
     blob_text: text(KINDS.packed.prefix, blob),
-    rewrapped: { key_id: toHex(MASTERS[1]!.id), header: toHex(rewrapped) },
+    rewrapped: { key_id: toHex(MASTERS[1]!.id), header: toHex(rewrapped!) },
   }
 }
 

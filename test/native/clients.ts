@@ -1,0 +1,12 @@
+import { DatabaseSync } from 'node:sqlite'
+import BetterSqlite3 from 'better-sqlite3'
+import { type Sqlite, sqliteKeyStore } from 'waxseal/keystore/sqlite'
+
+/** Compiled by test/types/native.test.ts, never run: the clients that applications have fit as they are. */
+declare const better: BetterSqlite3.Database
+declare const sync: DatabaseSync
+
+export const all: Sqlite[] = [better, sync, new BetterSqlite3('keys.db'), new DatabaseSync('keys.db')]
+export const stores = all.map((db) => sqliteKeyStore(db, { table: 'keys' }))
+// @ts-expect-error not a client
+export const none: Sqlite = { prepare: () => undefined }
