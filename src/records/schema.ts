@@ -25,7 +25,7 @@ export interface FieldOptions<N extends Nullable = Nullable, Into extends string
   readonly into?: Into
 }
 
-declare const VALUE: unique symbol
+declare const TYPES: unique symbol
 
 // NoInfer in what the field functions return: otherwise an argument that is left out would be inferred from the place
 // the call stands in, and every field would be nullable and moved.
@@ -34,7 +34,8 @@ declare const VALUE: unique symbol
 export interface Field<V = unknown, N extends Nullable = Nullable, Into extends string = string> {
   readonly kind: ValueKind
   readonly options: FieldOptions<N, Into>
-  readonly [VALUE]?: V
+  /** For the compiler alone. In an object of its own: an optional `never` is `undefined` to some settings. */
+  readonly [TYPES]?: { readonly value: V; readonly into: Into }
 }
 
 /** Protected leaves inside a JSON column; members that are not named stay as they are. */
@@ -165,7 +166,13 @@ type Sealed<D extends Declaration> = D extends { encoding: 'bytes' } ? Uint8Arra
 type IsPacked<D extends Declaration> = D extends { shape: 'packed' } ? true : false
 type Migrating<D extends Declaration> = D extends { migrate: Migrate } ? true : false
 
-type IntoOf<F> = F extends Field<infer _V, infer _N, infer Into> ? Into : never
+type IntoOf<F> = F extends Field
+  ? F extends { readonly [TYPES]?: infer T }
+    ? NonNullable<T> extends { readonly into: infer Into extends string }
+      ? Into
+      : never
+    : never
+  : never
 /** Fields whose ciphertext is in another property. */
 type MovedNames<D extends Declaration> = {
   [K in keyof D['fields']]: [IntoOf<D['fields'][K]>] extends [never] ? never : K
