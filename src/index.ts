@@ -6,6 +6,8 @@ export type { Keyring, KeyringStatus, VersionStatus } from './keyring/keyring.ts
 export { openKeyring } from './keyring/open.ts'
 export type { KeyringOptions } from './keyring/options.ts'
 export type { KeyState } from './keyring/states.ts'
+export type { KeyStore, StoredKeyring } from './keystore/keystore.ts'
+export type { KmsContext, KmsDriver, KmsFailure } from './kms/kms.ts'
 export { type Cell, cell } from './records/cell.ts'
 export type { RowResult } from './records/many.ts'
 export { isUnauthenticated } from './records/record.ts'

@@ -5,7 +5,7 @@ import { loadStored, saveStored } from '../keystore/keystore.ts'
 import { Secret } from '../secret.ts'
 import { type Keyring, keyring } from './keyring.ts'
 import { assemble, load, type NewMaster, newMaster, wrapContext, wrapSecret } from './load.ts'
-import { INTEGRITY, keyringId, newManifest, seal } from './manifest.ts'
+import { INTEGRITY, keyringId, newManifest, seal, wrapsHash } from './manifest.ts'
 import { clockOf, type KeyringOptions, originOf } from './options.ts'
 import { type PolicyOptions, policyOf } from './policy.ts'
 import { promote, stage } from './transitions.ts'
@@ -33,7 +33,11 @@ export async function createKeyring(options: KeyringOptions & PolicyOptions): Pr
     first = await newMaster(origin, id)
     const { secret } = first
     const moment = { now: clockOf(options)(), reason: 'created' }
-    const staged = stage(newManifest(name, id, suites, policy), first, moment)
+    const staged = stage(
+      newManifest({ name, id, suites, integrity: wrapsHash(engine, INTEGRITY, wraps) }, policy),
+      first,
+      moment,
+    )
     const manifest = { ...promote(staged, first.id, true, moment), epoch: 1 }
     const stored = integrity.use((key) => seal(engine, key, manifest, { [INTEGRITY]: wraps, ...first?.keys }))
     await saveStored(store, name, stored, null)

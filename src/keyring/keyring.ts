@@ -78,16 +78,16 @@ const MANAGEMENT = [
 ] as const satisfies (keyof Management)[]
 
 /** The handle around what was loaded. */
-export function keyring(origin: Origin, options: KeyringOptions, first: Loaded): Keyring {
+export function keyring(origin: Origin, options: KeyringOptions, first: Loaded, readAt?: number): Keyring {
   const { name } = origin
   let managing: Promise<Management> | undefined
   const manage = (): Promise<Management> => {
     managing ??= import('./manage.ts').then(({ management }) => management(session))
     return managing
   }
-  const session = openSession(origin, options, first, async (keyId) =>
-    (await manage()).cancelDestroy(keyId, { reason: 'used while pending destruction' }),
-  )
+  const cancelDestroy = async (keyId: string): Promise<void> =>
+    (await manage()).cancelDestroy(keyId, { reason: 'used while pending destruction' })
+  const session = openSession(origin, options, { first, readAt }, cancelDestroy)
   const { live, current, ready, close } = session
 
   const handle = (who: Actor): Keys =>
@@ -133,7 +133,7 @@ function describe({ manifest, masters, stored }: Loaded, suites: readonly number
     propagationMs,
     cryptoperiodMs,
     due: whatIsDue(manifest, now),
-    log,
+    log: structuredClone(log),
     versions: versions.map((version) => ({
       id: version.id,
       state: version.state,
@@ -143,7 +143,7 @@ function describe({ manifest, masters, stored }: Loaded, suites: readonly number
       ...(version.decrypt ? { decrypt: version.decrypt } : {}),
       ...(version.state === 'pre-active' ? { promoteAt: readyAt(manifest, version) } : {}),
       ...(version.destroyAt !== undefined ? { destroyAt: version.destroyAt } : {}),
-      history: version.history,
+      history: structuredClone(version.history),
     })),
   }
 }

@@ -1,7 +1,7 @@
 import { copyBytes, sameBytes, toBase64url, wipe } from '../bytes.ts'
 import type { Engine } from '../engine/engine.ts'
 import { KEY_ID_BYTES } from '../envelope/format.ts'
-import { WaxsealError } from '../errors.ts'
+import { at, WaxsealError } from '../errors.ts'
 import { type KeyStore, loadStored, type StoredKeyring } from '../keystore/keystore.ts'
 import type { KmsContext, Wrap } from '../kms/kms.ts'
 import { type RootKeys, unwrapKey, wrapKey } from '../kms/wraps.ts'
@@ -82,10 +82,20 @@ export async function load(
 ): Promise<Loaded> {
   const { name, store, engine } = origin
   const found = await loadStored(store, name)
+  if (!found && known) {
+    throw new WaxsealError(
+      'KMS_UNAVAILABLE',
+      `keyring "${name}" is gone from the key store: exportKeyring saves it now`,
+    )
+  }
   if (!found) {
-    throw new WaxsealError('CONFIG', `no keyring "${name}" in this key store; createKeyring makes one, once`, {
-      argument: 'name',
-    })
+    throw new WaxsealError(
+      'CONFIG',
+      `no keyring "${name}" in this key store: restore it if there was one; createKeyring is for a new one`,
+      {
+        argument: 'name',
+      },
+    )
   }
   const isKnown = known && found.mac === known.stored.mac && found.manifest === known.stored.manifest
   // The wraps that were checked against this manifest: what stands beside it now may have been edited.
@@ -107,7 +117,9 @@ export async function load(
       try {
         fresh.set(version.id, new Secret(await unwrapMaster(origin, { stored, manifest }, version)))
       } catch (error) {
-        failure ??= error
+        // What is worst comes first: a version under another root key is no reason to overlook one that was changed.
+        const isOther = (e: unknown): boolean => WaxsealError.is(e) && e.code === 'CONFIG'
+        if (failure === undefined || (isOther(failure) && !isOther(error))) failure = at(error, { keyId: version.id })
       }
     })
     return assemble(
@@ -135,10 +147,15 @@ export function lacksActive({ active, manifest }: Loaded): boolean {
   return !active && manifest.versions.some((version) => version.state === 'active')
 }
 
-/** Loads for a caller who needs all of it. */
-async function loadWhole(origin: Origin): Promise<Loaded> {
+/**
+ * Loads for a caller who opens. Versions under root keys that are not configured here are left out: a break-glass key
+ * must open what it can, although somebody rotated without it. Nothing else may fail.
+ */
+export async function loadWhole(origin: Origin): Promise<Loaded> {
   const loaded = await load(origin)
-  if (loaded.failure === undefined) return loaded
+  const { failure, masters } = loaded
+  if (failure === undefined) return loaded
+  if (WaxsealError.is(failure) && failure.code === 'CONFIG' && masters.size > 0) return loaded
   wipeLoaded(loaded)
   throw loaded.failure
 }
@@ -146,6 +163,7 @@ async function loadWhole(origin: Origin): Promise<Loaded> {
 interface Flight {
   readonly origin: Origin
   readonly loading: Promise<Loaded>
+  readonly startedAt: number
   callers: number
 }
 const flights = new WeakMap<KeyStore, Set<Flight>>()
@@ -154,11 +172,11 @@ const flights = new WeakMap<KeyStore, Set<Flight>>()
  * Opens for many callers at once with one load. It is shared by those who come while it runs: each gets keys of its own
  * to close, the shared ones are wiped behind the last, and a failure is told to these callers and forgotten.
  */
-export async function loadShared(origin: Origin): Promise<Loaded> {
+export async function loadShared(origin: Origin): Promise<{ loaded: Loaded; ageMs: number }> {
   const running = flights.get(origin.store) ?? new Set()
   flights.set(origin.store, running)
   const shared = [...running].find((flight) => isSame(flight.origin, origin))
-  const flight = shared ?? { origin, loading: loadWhole(origin), callers: 0 }
+  const flight = shared ?? { origin, loading: loadWhole(origin), startedAt: Date.now(), callers: 0 }
   if (!shared) {
     running.add(flight)
     const land = (): boolean => running.delete(flight)
@@ -166,7 +184,8 @@ export async function loadShared(origin: Origin): Promise<Loaded> {
   }
   flight.callers++
   try {
-    return ownCopy(origin.engine, await flight.loading)
+    const loaded = ownCopy(origin.engine, await flight.loading)
+    return { loaded, ageMs: shared ? Date.now() - flight.startedAt : 0 }
   } finally {
     if (--flight.callers === 0) flight.loading.then(wipeLoaded, () => undefined)
   }

@@ -69,7 +69,7 @@ const MAX_PENDING_MS = 100 * 366 * 86_400_000
 const MAX_COMMIT_TRIES = 20
 
 export function management(session: Session): Management {
-  const { live, current, read, refresh, newMaster, wrapAnew, write, isCancelling } = session
+  const { live, current, read, refresh, newMaster, wrapAnew, write, rootKeys, tell, isCancelling } = session
   const { name, now } = live
   let writing: Promise<unknown> = Promise.resolve()
 
@@ -96,6 +96,27 @@ export function management(session: Session): Management {
 
   const broughtBy = ({ id, keys, secret }: NewMaster): Brought => ({ keys, secrets: new Map([[id, secret]]) })
 
+  let wrapping: Promise<unknown> = Promise.resolve()
+
+  /** One at a time: what was wrapped under root keys that a change has just left must not be written behind it. */
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = wrapping.then(work)
+    wrapping = turn.catch(() => undefined)
+    return turn
+  }
+
+  /**
+   * A version that lacks a root key of the keyring would be closed to whoever relies on that one: a break-glass key, or
+   * processes that know only the new KMS. `isUrgent` makes do with one that all the others know.
+   */
+  function expectCovered({ id, keys }: NewMaster, isUrgent: boolean): void {
+    const uris = keys[id]!.map((wrap) => wrap.uri)
+    const lacking = rootKeys().filter((uri) => !uris.includes(uri))
+    if (lacking.length === 0 || (isUrgent && lacking.length < rootKeys().length)) return
+    const what = `"kms" lacks ${lacking.join(', ')}, which the keyring is under too: rotate where all are at hand, or changeRootKey first`
+    throw new WaxsealError('CONFIG', what, { argument: 'kms' })
+  }
+
   /** Wipes what was brought and is not in use: somebody else was first, or the store failed. */
   function dropUnused({ id, secret }: NewMaster): void {
     if (live.loaded?.masters.get(id)?.secret !== secret) secret.destroy()
@@ -112,7 +133,11 @@ export function management(session: Session): Management {
     try {
       const staged = await commit(
         why,
-        (m, moment) => (stagedOf(m) || !isWanted(m) ? m : transitions.stage(m, added, moment)),
+        (m, moment) => {
+          if (stagedOf(m) || !isWanted(m)) return m
+          expectCovered(added, false)
+          return transitions.stage(m, added, moment)
+        },
         broughtBy(added),
       )
       return { id: stagedOf(staged)?.id, isNew: staged.versions.some((version) => version.id === added.id) }
@@ -124,7 +149,7 @@ export function management(session: Session): Management {
   return {
     async rotate(why = {}) {
       await refresh()
-      return (await stage(why, () => true)).id!
+      return (await inTurn(() => stage(why, () => true))).id!
     },
     async maintain({ actor } = {}) {
       const why = { reason: 'due', ...(actor === undefined ? {} : { actor }) }
@@ -133,8 +158,12 @@ export function management(session: Session): Management {
       const destroyed: string[] = []
       await refresh()
       const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now()).some(({ action }) => action === 'rotate')
-      const { id, isNew } = await stage(why, isRotationDue)
-      if (isNew) staged.push(id!)
+      // What else is due does not wait for a rotation that cannot be done from here.
+      const outcome = await inTurn(() => stage(why, isRotationDue)).catch((error) => {
+        if (WaxsealError.is(error) && error.code === 'CONFIG') tell('rotate', error)
+        else throw error
+      })
+      if (outcome?.isNew) staged.push(outcome.id!)
       await commit(why, (manifest, moment) => {
         promoted.length = destroyed.length = 0
         let next = manifest
@@ -161,18 +190,22 @@ export function management(session: Session): Management {
       })
     },
     async changeRootKey({ kms, ...why } = {}) {
-      for (let isWhole = false; !isWhole; ) {
-        const anew = await wrapAnew(kms)
-        await commit(
-          why,
-          (m, moment) => {
-            isWhole = m.versions.every((version) => !version.wraps || anew.hashes.has(version.id))
-            return isWhole ? transitions.rewrapped(m, anew.hashes, moment) : m // staged meanwhile: wrap that one too
-          },
-          anew,
-        )
-        if (isWhole) anew.adopt()
-      }
+      await inTurn(async () => {
+        for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
+          const anew = await wrapAnew(kms)
+          let isWhole = false
+          await commit(
+            why,
+            (m, moment) => {
+              isWhole = m.versions.every((version) => !version.wraps || anew.hashes.has(version.id))
+              return isWhole ? transitions.rewrapped(m, anew.hashes, moment) : m // staged meanwhile: wrap that one too
+            },
+            anew,
+          )
+          if (isWhole) return
+        }
+        throw new WaxsealError('CONFLICT', `keyring "${name}" gets new versions all the time`)
+      })
     },
     async promote(id, { urgent = false, ...why } = {}) {
       await commit(why, (m, moment) => transitions.promote(m, id, urgent, moment))
@@ -191,25 +224,28 @@ export function management(session: Session): Management {
       expectWord('decrypt', decrypt, 'refuse', 'report')
       await refresh()
       // Only an active version needs a successor, so that any other can be marked while the KMS is away.
-      let added = current().active?.idText === id ? await newMaster() : undefined
-      for (;;) {
-        let needsSuccessor = false
-        const mark: Transition = (m, moment) => {
-          needsSuccessor = transitions.get(m, id).state === 'active'
-          const marked = transitions.markCompromised(m, id, decrypt, moment)
-          if (!needsSuccessor) return marked
-          if (!added) return m // promoted meanwhile: make a successor first
-          return transitions.promote(transitions.stage(marked, added, moment), added.id, true, moment)
+      return inTurn(async () => {
+        let added = current().active?.idText === id ? await newMaster() : undefined
+        for (;;) {
+          let needsSuccessor = false
+          const mark: Transition = (m, moment) => {
+            needsSuccessor = transitions.get(m, id).state === 'active'
+            const marked = transitions.markCompromised(m, id, decrypt, moment)
+            if (!needsSuccessor) return marked
+            if (!added) return m // promoted meanwhile: make a successor first
+            expectCovered(added, true)
+            return transitions.promote(transitions.stage(marked, added, moment), added.id, true, moment)
+          }
+          try {
+            await commit(why, mark, added && broughtBy(added))
+          } finally {
+            if (added) dropUnused(added)
+          }
+          if (!needsSuccessor) return undefined
+          if (added) return added.id
+          added = await newMaster()
         }
-        try {
-          await commit(why, mark, added && broughtBy(added))
-        } finally {
-          if (added) dropUnused(added)
-        }
-        if (!needsSuccessor) return undefined
-        if (added) return added.id
-        added = await newMaster()
-      }
+      })
     },
     async retire(id, { references, ...why }) {
       if (!Number.isSafeInteger(references) || references < 0) throw config('references', 'a count', references)

@@ -59,6 +59,8 @@ export interface Manifest {
   readonly propagationMs: number
   /** How long a version stays active until its successor is due; absent: rotated only on request. */
   readonly cryptoperiodMs?: number
+  /** Hash of the integrity key's wraps, as `wraps` of a version. */
+  readonly integrity: string
   readonly log: readonly LogEntry[]
   readonly versions: readonly Version[]
 }
@@ -123,15 +125,17 @@ export function unseal(engine: Engine, integrityKey: Uint8Array, name: string, s
   if (manifest.name !== name || manifest.epoch !== stored.epoch) throw malformed('name or epoch is not the stored one')
   const id = fromBase64url(manifest.id)
   if (!id || !sameBytes(id, keyringId(engine, integrityKey))) throw malformed('id is not that of the integrity key')
-  for (const version of manifest.versions) {
-    if (!version.wraps) continue
-    const wraps = stored.keys[version.id]
-    if (!wraps || wrapsHash(engine, version.id, wraps) !== version.wraps) {
+  const hashes = new Map([[INTEGRITY, manifest.integrity]])
+  for (const version of manifest.versions) if (version.wraps) hashes.set(version.id, version.wraps)
+  for (const [id, hash] of hashes) {
+    const wraps = Object.hasOwn(stored.keys, id) ? stored.keys[id] : undefined
+    if (!wraps || wrapsHash(engine, id, wraps) !== hash) {
       throw new WaxsealError('DECRYPTION_FAILED', 'key store: a wrapped key does not belong to this manifest', {
-        keyId: version.id,
+        keyId: id,
       })
     }
   }
+  if (Object.keys(stored.keys).length > hashes.size) throw malformed('there are wrapped keys that it does not name')
   return manifest
 }
 
@@ -154,6 +158,9 @@ function parseManifest(text: string): Manifest {
     m.format === FORMAT &&
     typeof m.name === 'string' &&
     typeof m.id === 'string' &&
+    m.id.length === 22 &&
+    fromBase64url(m.id) !== undefined &&
+    typeof m.integrity === 'string' &&
     isTime(m.epoch) &&
     isTime(m.propagationMs) &&
     (m.cryptoperiodMs === undefined || isTime(m.cryptoperiodMs)) &&
@@ -207,8 +214,8 @@ function malformed(what: string): WaxsealError {
 /** How long a staged version waits, and how long it is then active. */
 export type Policy = Pick<Manifest, 'propagationMs' | 'cryptoperiodMs'>
 
-export function newManifest(name: string, id: string, suites: readonly number[], policy: Policy): Manifest {
-  return { format: FORMAT, name, id, epoch: 0, suites, ...policy, log: [], versions: [] }
+export function newManifest(of: Pick<Manifest, 'name' | 'id' | 'suites' | 'integrity'>, policy: Policy): Manifest {
+  return { format: FORMAT, ...of, epoch: 0, ...policy, log: [], versions: [] }
 }
 
 /** True when `next` is `before` with more history: an older copy is not, nor is one that was changed from an older copy. */

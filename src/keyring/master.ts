@@ -12,6 +12,8 @@ export interface LoadedMaster extends MasterKey {
   readonly secret: Secret
   /** Wipes the key and its subkeys. */
   destroy(): void
+  /** Wipes the subkeys: another object has taken over the key. */
+  replaced(): void
 }
 
 /** What a subkey is for; one key, one use (SP 800-57 part 1, section 5.2). */
@@ -39,7 +41,11 @@ export function loadedMaster(engine: Engine, keyring: string, version: Version, 
     wrapFor: (suite) => (wraps[suite.id] ??= prepare(suite)),
     destroy() {
       secret.destroy()
+      master.replaced()
+    },
+    replaced() {
       for (const wrap of wraps) wrap?.destroy()
+      wraps.length = 0
     },
   }
   return printsAs(master, `[master key ${version.id} ${version.state}]`)

@@ -1,6 +1,6 @@
 import { type Keyring, keyring } from './keyring.ts'
 import { loadShared, wipeLoaded } from './load.ts'
-import { demandPin, type KeyringOptions, originOf } from './options.ts'
+import { clockOf, demandPin, type KeyringOptions, originOf } from './options.ts'
 
 /**
  * Opens a keyring that {@link createKeyring} made: reads the manifest, authenticates it, unwraps every version that rows
@@ -27,9 +27,11 @@ import { demandPin, type KeyringOptions, originOf } from './options.ts'
 export async function openKeyring(options: KeyringOptions): Promise<Keyring> {
   const origin = originOf(options)
   demandPin(options, origin)
-  const loaded = await loadShared(origin)
+  const now = clockOf(options)
+  const askedAt = now()
+  const { loaded, ageMs } = await loadShared(origin)
   try {
-    return keyring(origin, options, loaded)
+    return keyring(origin, options, loaded, Math.min(askedAt, now() - ageMs))
   } catch (error) {
     wipeLoaded(loaded)
     throw error

@@ -4,7 +4,7 @@ import { suiteById } from '../envelope/suites.ts'
 import { config, expectInteger, expectWord } from '../errors.ts'
 import type { OnEvent } from '../events.ts'
 import type { KeyStore } from '../keystore/keystore.ts'
-import type { KmsDriver } from '../kms/kms.ts'
+import { isKeyUri, type KmsDriver } from '../kms/kms.ts'
 import { checkPatience, type KmsPatience } from '../kms/portable.ts'
 import { type CacheLimits, checkLimits } from './cache.ts'
 import { freshnessOf } from './freshness.ts'
@@ -54,7 +54,6 @@ export interface KeyringOptions {
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 const MAX_ROOT_KEYS = 16
-const MAX_URI = 2048
 
 /** Checks the options that opening and creating share. */
 export function originOf(options: KeyringOptions): Origin {
@@ -103,8 +102,8 @@ export function driversOf(kms: KeyringOptions['kms']): readonly KmsDriver[] {
     if (typeof driver?.wrap !== 'function' || typeof driver.unwrap !== 'function')
       throw config('kms', 'a KMS driver', driver)
     const { keyUri } = driver
-    if (typeof keyUri !== 'string' || keyUri === '' || keyUri.length > MAX_URI) {
-      throw config('kms.keyUri', 'text of 1 to 2048 characters', keyUri)
+    if (typeof keyUri !== 'string' || !isKeyUri(keyUri)) {
+      throw config('kms.keyUri', '1 to 2048 printable ASCII characters', keyUri)
     }
   }
   if (new Set(drivers.map((driver) => driver.keyUri)).size < drivers.length) {

@@ -17,7 +17,7 @@ import {
   wipeNew,
   wrapAnew,
 } from './load.ts'
-import { continues, type Manifest, seal } from './manifest.ts'
+import { continues, INTEGRITY, type Manifest, seal, type Version } from './manifest.ts'
 import { clockOf, driversOf, type KeyringOptions } from './options.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
@@ -32,14 +32,14 @@ export type { NewMaster } from './load.ts'
 export interface Brought {
   readonly keys: StoredKeyring['keys']
   readonly secrets?: ReadonlyMap<string, Secret>
+  /** Called once it is written, before anybody is told. */
+  onWritten?(): void
 }
 
 /** Every key under other root keys, not written yet. */
 export interface WrappedAnew extends Brought {
   /** Hashes of the wraps, by key id. */
   readonly hashes: ReadonlyMap<string, string>
-  /** From now on this session asks these root keys. */
-  adopt(): void
 }
 
 /** An open keyring's life: what is loaded, how it is kept fresh, how it is changed. */
@@ -64,6 +64,10 @@ export interface Session {
    * changed, when another write came first.
    */
   write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined>
+  /** URIs of the root keys that the keyring is under: those of its integrity key. */
+  rootKeys(): readonly string[]
+  /** Tells listeners of something that nobody waits for. */
+  tell(operation: string, error: unknown): void
   /** True while a use of the version is cancelling its destruction. */
   isCancelling(keyId: string): boolean
   close(): void
@@ -73,14 +77,15 @@ export interface Session {
 export function openSession(
   origin: Origin,
   options: KeyringOptions,
-  first: Loaded,
+  { first, readAt }: { readonly first: Loaded; readonly readAt: number | undefined },
   cancelDestroy: (keyId: string) => Promise<void>,
 ): Session {
   const { name, engine } = origin
   const now = clockOf(options)
   const freshness = freshnessOf(options)
   const cancelling = new Set<string>()
-  let checked = { readAt: now(), confirmedAt: now() }
+  // Their age counts from when they were asked for: what happened while the KMS took its time is not known yet.
+  let checked = { readAt: readAt ?? now(), confirmedAt: readAt ?? now() }
   let isReadFailing = false
   checkPin(options.pin, first.manifest)
 
@@ -99,7 +104,12 @@ export function openSession(
     wanted: new Set(),
     absent: new Set(),
     upkeep() {
-      const is = due(freshness, checked, now())
+      const time = now()
+      const is = due(freshness, checked, time)
+      // A clock that was set back must not make keys last longer.
+      if (time < live.freshFrom) {
+        schedule({ readAt: Math.min(time, checked.readAt), confirmedAt: Math.min(time, checked.confirmedAt) })
+      }
       if (is.read || live.wanted.size > 0 || (live.loaded && lacksActive(live.loaded))) reading.soon()
       if (is.confirm) confirming.soon()
     },
@@ -117,6 +127,7 @@ export function openSession(
   })
   const confirming = singleFlight(MIN_CONFIRM_MS, confirmKeys, (error) => tell('confirm', error))
   schedule({})
+  if (first.failure !== undefined) tell('unwrap', first.failure)
 
   function schedule(now: Partial<typeof checked>): void {
     checked = { ...checked, ...now }
@@ -225,6 +236,7 @@ export function openSession(
       if (WaxsealError.is(error) && error.code === 'CONFLICT') return undefined
       throw error
     }
+    brought?.onWritten?.()
     // A refresh may have seen this write, and later ones of others, before its answer came back.
     if (current().manifest.epoch < manifest.epoch) {
       const secretOf = ({ id }: { id: string }) => masters.get(id)?.secret ?? brought?.secrets?.get(id)
@@ -249,11 +261,16 @@ export function openSession(
     schedule({ readAt })
     if (next === before) return
     const old = new Map(before.manifest.versions.map((version) => [version.id, version]))
-    const changed = next.manifest.versions.filter((v) => v.history.length !== old.get(v.id)?.history.length)
-    for (const { id, state } of changed) {
+    const historyOf = (version: Version | undefined): string => JSON.stringify(version?.history)
+    const changed = next.manifest.versions.filter((v) => historyOf(v) !== historyOf(old.get(v.id)))
+    for (const [id, master] of before.masters) {
+      const successor = next.masters.get(id)
+      if (successor?.secret !== master.secret) master.destroy()
+      else if (successor !== master) master.replaced()
+    }
+    for (const { id } of changed) {
       live.absent.delete(id)
       live.cache?.purge(id)
-      if (state === 'destroyed') before.masters.get(id)?.destroy()
     }
     for (const { what, epoch, reason } of next.manifest.log) {
       if (epoch > before.manifest.epoch) source.emit({ type: 'keyring.change', what, reason })
@@ -281,18 +298,22 @@ export function openSession(
     newMaster: () => newMaster(origin, current().manifest.id),
     async wrapAnew(kms) {
       const roots = kms === undefined ? origin.roots : { ...origin.roots, drivers: driversOf(kms) }
-      const adopt = (): void => {
+      const onWritten = (): void => {
         origin.roots = roots
       }
-      return { ...(await wrapAnew(origin, current(), roots)), adopt }
+      return { ...(await wrapAnew(origin, current(), roots)), onWritten }
     },
     write,
+    rootKeys: () => current().stored.keys[INTEGRITY]!.map((wrap) => wrap.uri),
+    tell,
     isCancelling: (keyId) => cancelling.has(keyId),
     close,
   }
 }
 
-const isOutage = (error: unknown): boolean => WaxsealError.is(error) && error.code === 'KMS_UNAVAILABLE'
+/** A store that does not answer, or not to us any more. */
+const isOutage = (error: unknown): boolean =>
+  WaxsealError.is(error) && (error.code === 'KMS_UNAVAILABLE' || error.code === 'KMS_DENIED')
 
 export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
   if (pin?.id !== undefined && pin.id !== manifest.id) {
@@ -309,6 +330,6 @@ function rolledBack(found: number, expected: number): WaxsealError {
 
 function lostVersions(ids: readonly string[]): WaxsealError {
   const what =
-    'key store: the accepted rollback lost versions that this process holds: exportKeyring here, then importKeyring into an empty store'
+    'key store: the accepted rollback lost versions that this process holds: write nothing more here, and exportKeyring saves them (docs/guides/recovery.md)'
   return new WaxsealError('KEY_STATE', what, { state: 'rolled back', keyId: ids.join(', ') })
 }

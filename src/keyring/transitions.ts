@@ -1,5 +1,12 @@
 import { WaxsealError } from '../errors.ts'
-import type { DecryptPolicy, LogEntry, Manifest, StateChange, Version } from './manifest.ts'
+import {
+  type DecryptPolicy,
+  INTEGRITY,
+  type LogEntry,
+  type Manifest,
+  type StateChange,
+  type Version,
+} from './manifest.ts'
 import { readyAt } from './policy.ts'
 import type { KeyState } from './states.ts'
 
@@ -37,7 +44,7 @@ export function rewrapped(manifest: Manifest, hashes: ReadonlyMap<string, string
   const next = mapVersions(manifest, (version) =>
     version.wraps ? { ...version, wraps: hashes.get(version.id)! } : version,
   )
-  return logged(next, { what: 'root key changed' }, moment)
+  return logged({ ...next, integrity: hashes.get(INTEGRITY)! }, { what: 'root key changed' }, moment)
 }
 
 export function logged(manifest: Manifest, entry: Pick<LogEntry, 'what' | 'from'>, { now, ...who }: Moment): Manifest {

@@ -62,7 +62,9 @@ export function fileKeyStore(path: string): KeyStore {
 async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>> {
   let text: string
   try {
-    if ((await stat(file)).size > MAX_DOCUMENT) throw malformed(file, 'it is over 64 MiB')
+    const found = await stat(file)
+    if (!found.isFile() && !found.isDirectory()) throw malformed(file, 'it is no regular file')
+    if (found.size > MAX_DOCUMENT) throw malformed(file, 'it is over 64 MiB')
     text = await readFile(file, 'utf8')
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return {}
@@ -82,10 +84,13 @@ async function readKeyrings(file: string): Promise<Record<string, StoredKeyring>
   return keyrings as Record<string, StoredKeyring>
 }
 
+/** The names that replaceFile and lock.ts give, and no other. */
+const LEFTOVER = /^(\.[0-9a-f-]{36}\.tmp|\.lock(\.claim)?\.[0-9a-f-]{36}\.new)$/
+
 /** What a killed save left behind: it may hold wrapped keys that were destroyed since. Only with the lock held. */
 async function sweep(file: string): Promise<void> {
   const leftovers = (await readdir(dirname(file))).filter(
-    (name) => name.startsWith(`${basename(file)}.`) && /\.(tmp|new)$/.test(name),
+    (name) => name.startsWith(`${basename(file)}.`) && LEFTOVER.test(name.slice(basename(file).length)),
   )
   for (const name of leftovers) await unlink(join(dirname(file), name)).catch(ignoreMissing)
 }

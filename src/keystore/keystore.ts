@@ -52,12 +52,22 @@ export async function saveStored(
   await asked('writing', () => store.save(name, next, expectedEpoch))
 }
 
+/** A store that hangs must not hold up, for good, whoever comes when it is well again. */
+const TIMEOUT_MS = 30_000
+
 async function asked<T>(what: string, request: () => Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    const told = `key store: ${what} took more than ${TIMEOUT_MS} ms; whether it was done is not known`
+    timer = setTimeout(() => reject(new WaxsealError('KMS_UNAVAILABLE', told)), TIMEOUT_MS)
+  })
   try {
-    return await request()
+    return await Promise.race([request(), late])
   } catch (cause) {
     if (WaxsealError.is(cause)) throw cause
     throw new WaxsealError('KMS_UNAVAILABLE', `key store: ${what} failed`, { cause })
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -109,7 +109,7 @@ export function sqliteKeyStore(db: Sqlite, options: TableOptions = {}): KeyStore
         db
           .prepare(
             `select cast(epoch as text) as epoch,
-                case when length(document) <= ${MAX_DOCUMENT} then document end as document
+                case when length(cast(document as blob)) <= ${MAX_DOCUMENT} then document end as document
               from ${table} where name = ? collate binary`,
           )
           .all(name),

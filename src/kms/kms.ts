@@ -6,7 +6,7 @@
  * limits of size and the mapping of errors are the portable layer's (portable.ts).
  */
 export interface KmsDriver {
-  /** Recorded with what it wraps, e.g. `aws-kms:arn:…`; at most 2,048 characters. Compared, never dialled. */
+  /** Recorded with what it wraps, e.g. `aws-kms:arn:…`; 1 to 2,048 characters of ASCII. Compared, never dialled. */
   readonly keyUri: string
   /** The service takes no context: the portable layer binds it, by sealing the key under a fresh one that is wrapped. */
   readonly ignoresContext?: boolean
@@ -34,6 +34,9 @@ export interface Wrap {
   readonly uri: string
   readonly wrapped: string
 }
+
+/** Printable, since it stands in messages. */
+export const isKeyUri = (uri: string): boolean => uri.length <= 2048 && /^[!-~]+$/.test(uri)
 
 /** A wrapped 32-byte key is below 1 KiB at every service; 16 KiB leaves room and bounds what a store can feed us. */
 export const MAX_WRAPPED_BYTES = 16_384

@@ -199,7 +199,8 @@ function byFetch({ address, token, namespace, allowInsecure = false }: VaultByFe
 
 function parsed(argument: string, address: string): { base: string; isSafe: boolean } {
   const url = typeof address === 'string' && URL.canParse(address) ? new URL(address) : undefined
-  const isPlain = url?.username === '' && url.password === '' && url.search === '' && url.hash === ''
+  // `https://host/?` has an empty query that its text keeps: the path of the key would be part of it.
+  const isPlain = url?.username === '' && url.password === '' && !/[?#]/.test(address)
   if (!url || !isPlain || !/^https?:$/.test(url.protocol) || address.length > 1024) {
     throw config(argument, 'an http(s) address without credentials or query', address)
   }

@@ -2,7 +2,7 @@ import { concat, fromBase64url, readU16, toBase64url, wipe, writeU16 } from '../
 import { encodeContext } from '../context.ts'
 import type { Engine } from '../engine/engine.ts'
 import { WaxsealError } from '../errors.ts'
-import { type KmsContext, type KmsDriver, MAX_WRAPPED_BYTES, type Wrap } from './kms.ts'
+import { isKeyUri, type KmsContext, type KmsDriver, MAX_WRAPPED_BYTES, type Wrap } from './kms.ts'
 import { type KmsPatience, pause, request } from './portable.ts'
 
 /** The root keys of a keyring: wrapped under all of them, unwrapped by any. */
@@ -47,7 +47,7 @@ export async function unwrapKey(
   })
   if (ways.length === 0) {
     const [stored, got] = [wraps, roots.drivers.map((driver) => ({ uri: driver.keyUri }))].map((list) =>
-      list.map(({ uri }) => uri).join(', '),
+      list.map(({ uri }) => (isKeyUri(uri) ? uri : '(not printable)')).join(', '),
     )
     throw new WaxsealError('CONFIG', `"kms" expected the root key ${stored}, got ${got}`, { argument: 'kms' })
   }
@@ -112,11 +112,12 @@ async function wrapOnce(
   const carrier = engine.randomKey(32)
   try {
     const blob = wrapped(await request(driver, 'wrap', carrier, context, patience))
+    const aead = engine.aead('xchacha20-poly1305', carrier, true)
+    const sealed = aead.seal(key, encodeContext(context))
+    aead.destroy()
     const length = new Uint8Array(LENGTH_BYTES)
     writeU16(length, 0, blob.length)
-    return wrapped(
-      concat(length, blob, engine.aead('xchacha20-poly1305', carrier, true).seal(key, encodeContext(context))),
-    )
+    return wrapped(concat(length, blob, sealed))
   } finally {
     wipe(carrier)
   }
@@ -134,8 +135,10 @@ async function unwrapOnce(
     throw new WaxsealError('MALFORMED', 'key store: a wrapped key is not of the form that its root key asks for')
   }
   const carrier = unwrapped(await request(driver, 'unwrap', blob.slice(LENGTH_BYTES, end), context, patience))
-  const key = engine.aead('xchacha20-poly1305', carrier, true).open(blob.subarray(end), encodeContext(context))
+  const aead = engine.aead('xchacha20-poly1305', carrier, true)
   wipe(carrier)
+  const key = aead.open(blob.subarray(end), encodeContext(context))
+  aead.destroy()
   if (key) return key
   throw new WaxsealError('DECRYPTION_FAILED', `kms.unwrap: ${driver.keyUri} opens the blob, but not for this context`)
 }

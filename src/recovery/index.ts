@@ -1,6 +1,6 @@
-import { config, WaxsealError } from '../errors.ts'
+import { config, expectInteger, WaxsealError } from '../errors.ts'
 import { type Keyring, STORED } from '../keyring/keyring.ts'
-import { type Loaded, load, type Origin, wipeLoaded } from '../keyring/load.ts'
+import { type Loaded, loadWhole, type Origin, wipeLoaded } from '../keyring/load.ts'
 import { checkReason, type Reason } from '../keyring/manage.ts'
 import { continues, seal } from '../keyring/manifest.ts'
 import { openKeyring } from '../keyring/open.ts'
@@ -40,11 +40,14 @@ const MAX_EXPORT = 64 << 20
 export async function exportKeyring(keys: Keyring): Promise<string> {
   // As new as can be had; but when the store is lost or was rolled back, what is in memory is what there is to save.
   await keys.ready().catch(() => undefined)
-  return `${JSON.stringify({ format: FORMAT, name: keys.name, keyring: keys[STORED]() }, null, 2)}\n`
+  const text = `${JSON.stringify({ format: FORMAT, name: keys.name, keyring: keys[STORED]() })}\n`
+  if (text.length > MAX_EXPORT) throw new WaxsealError('LIMIT_EXCEEDED', 'the export would be over 64 MiB')
+  return text
 }
 
 /**
- * Puts an exported keyring into a key store and opens it. Everything in it is authenticated and unwrapped first.
+ * Puts an exported keyring into a key store and opens it. Everything in it is authenticated first, and every version
+ * that rows may refer to is unwrapped.
  * Into a store that holds the same keyring it goes only when it continues what is there.
  *
  * Errors: MALFORMED (not an export), DECRYPTION_FAILED (changed, or another root key), CONFIG (another name or keyring is
@@ -60,7 +63,10 @@ export async function importKeyring(options: KeyringOptions, exported: string): 
   try {
     checkPin(options.pin, loaded.manifest)
     if (!there) await saveStored(store, name, imported, null)
-    else if (there.mac !== imported.mac) {
+    else if (there.mac === imported.mac) {
+      // The same manifest: what differs beside it was damaged, and the export is what was authenticated.
+      if (JSON.stringify(there) !== JSON.stringify(imported)) await saveStored(store, name, imported, there.epoch)
+    } else {
       const old = await loadDocument(origin, there)
       wipeLoaded(old)
       if (old.manifest.id !== loaded.manifest.id) {
@@ -94,12 +100,11 @@ export async function acceptRollback(
   const origin = originOf(rest)
   demandPin(rest, origin)
   const { name, store, engine } = origin
-  if (!Number.isSafeInteger(seenEpoch) || seenEpoch < 1) throw notBehind(String(seenEpoch))
+  expectInteger('seenEpoch', seenEpoch, 1, 1e12)
   if (typeof reason !== 'string' || reason.trim() === '') throw config('reason', 'text of 1 to 1000 characters', reason)
   checkReason({ reason, actor })
-  const loaded = await load(origin)
+  const loaded = await loadWhole(origin)
   try {
-    if (loaded.failure !== undefined) throw loaded.failure
     const { manifest, stored, integrity } = loaded
     if (manifest.epoch >= seenEpoch) throw notBehind(`${seenEpoch}, and the store is at ${manifest.epoch}`)
     const moment = { now: clockOf(rest)(), reason, actor }
@@ -121,12 +126,8 @@ function notBehind(got: string): WaxsealError {
 }
 
 /** Authenticates and unwraps a document that is in no store. */
-async function loadDocument(origin: Origin, document: StoredKeyring): Promise<Loaded> {
-  const store = { load: async () => document, save: async () => undefined }
-  const loaded = await load({ ...origin, store })
-  if (loaded.failure === undefined) return loaded
-  wipeLoaded(loaded)
-  throw loaded.failure
+function loadDocument(origin: Origin, document: StoredKeyring): Promise<Loaded> {
+  return loadWhole({ ...origin, store: { load: async () => document, save: async () => undefined } })
 }
 
 function parseExport(text: string, name: string): StoredKeyring {

@@ -65,12 +65,17 @@ export function testKeyring(options: TestKeyringOptions = {}): Keyring {
   const keyId = toBase64url(newKeyId(engine, true))
   const unprotected = (key: Uint8Array): Wrap[] => [{ uri: TEST_URI, wrapped: toBase64url(key) }]
   const moment = { now: clock(), reason: 'test' }
+  const integrityHash = wrapsHash(engine, INTEGRITY, unprotected(integrity))
   const first = {
     id: keyId,
     wraps: wrapsHash(engine, keyId, unprotected(bytes)),
     check: keyCheck(engine, bytes, id, keyId),
   }
-  const staged = stage(newManifest(name, id, suite ? [suite] : [1, 2], { propagationMs }), first, moment)
+  const staged = stage(
+    newManifest({ name, id, suites: suite ? [suite] : [1, 2], integrity: integrityHash }, { propagationMs }),
+    first,
+    moment,
+  )
   const manifest: Manifest = { ...promote(staged, keyId, true, moment), epoch: 1 }
   const stored = seal(engine, integrity, manifest, { [INTEGRITY]: unprotected(integrity), [keyId]: unprotected(bytes) })
   const store = memoryKeyStore({ [name]: stored })

@@ -126,11 +126,17 @@ describe('a store that was replaced by that of another keyring of the same name 
     expect(await refusal(() => open())).toMatchObject({ code: 'DECRYPTION_FAILED' })
   })
 
-  it('is not there any more: a process that has it open says so as CONFIG', async () => {
-    const { keys, store, clock } = await replaced()
+  it('is not there any more: a process that has it open goes on for the grace, and tells how to save it', async () => {
+    const { keys, store, clock, events } = await replaced()
     store.document = undefined
     clock.now += 6 * MINUTE
-    expect(await refusal(() => keys.ready())).toMatchObject({ code: 'CONFIG', argument: 'name' })
+    await keys.ready()
+    expect(events.at(-1)).toMatchObject({ type: 'keyring.failure', operation: 'refresh', code: 'KMS_UNAVAILABLE' })
+    expect(notes.decrypt(keys, notes.encrypt(keys, { ...NOTE }))).toEqual(NOTE)
+    clock.now += DAY
+    const error = await refusal(() => keys.ready())
+    expect(error.code).toBe('KMS_UNAVAILABLE')
+    expect(error.message).toContain('exportKeyring')
     expect(store.document).toBeUndefined()
   })
 })

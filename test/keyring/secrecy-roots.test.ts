@@ -104,7 +104,7 @@ describe('no key bytes', () => {
     loud.failing = true
     const errors = [
       await refusal(() => importKeyring(options, exported)),
-      await refusal(() => importKeyring({ ...options, kms }, exported.replace(/"mac": "../, '"mac": "AA'))),
+      await refusal(() => importKeyring({ ...options, kms }, exported.replace(/"mac":"../, '"mac":"AA'))),
       await refusal(() => acceptRollback({ ...options, store, seenEpoch: 99, reason: 'restored' })),
     ]
     for (const error of errors) expect(found(everything(error), known)).toEqual([])

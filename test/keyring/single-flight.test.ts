@@ -130,12 +130,16 @@ describe('the keyrings of one flight', () => {
   })
 })
 
+/** A clock that tells the time so many times. */
+const brokenAfter = (times: number) => () => (times-- > 0 ? Date.now() : Number.NaN)
+
 describe('an opening that is refused after its keys were unwrapped', () => {
-  it.each<[string, Options]>([
-    ['by the pin of the id', { pin: { id: 'A'.repeat(22) } }],
-    ['by the pin of the epoch', { pin: { minEpoch: 99 } }],
-    ['by its clock', { clock: () => Number.NaN }],
-  ])('%s leaves none of them in memory', async (_, options) => {
+  it.each<[string, () => Options]>([
+    ['by the pin of the id', () => ({ pin: { id: 'A'.repeat(22) } })],
+    ['by the pin of the epoch', () => ({ pin: { minEpoch: 99 } })],
+    ['by its clock', () => ({ clock: brokenAfter(2) })],
+  ])('%s leaves none of them in memory', async (_, optionsOf) => {
+    const options = optionsOf()
     const { open, held } = await started()
     held.resolve()
     const destroy = vi.spyOn(Secret.prototype, 'destroy')

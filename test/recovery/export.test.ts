@@ -132,7 +132,7 @@ describe('an export', () => {
 
   it('under another name is refused, whichever of the two is changed', async () => {
     const { exported, into, empty } = await started()
-    const renamed = exported.replace('"name": "crm"', '"name": "erp"')
+    const renamed = exported.replace('"name":"crm"', '"name":"erp"')
     expect(await refusal(() => importKeyring(into(empty, { name: 'erp' }), exported))).toMatchObject({
       code: 'CONFIG',
       argument: 'name',
