@@ -37,7 +37,7 @@ export interface Cells {
   /** What to select of a column as number `i`. */
   select(column: string, i: number): readonly string[]
   /** The value of a plaintext field, or of a stored column (no node). */
-  value(found: Found, i: number, node: Node | undefined): unknown
+  value(found: Found, column: string, i: number, node: Node | undefined): unknown
   /** The column as text that the database compares with. */
   was(found: Found, column: string, i: number): string | null
   selectExtra(column: string, i: number): readonly string[]
@@ -147,7 +147,7 @@ export function tableSource<D extends Declaration>(
         const row: Record<string, unknown> = {}
         const was: Record<string, string | null> = {}
         columns.forEach(([column, property], i) => {
-          row[property] = cells.value(found, i, plain.get(property))
+          row[property] = cells.value(found, column, i, plain.get(property))
           was[column] = cells.was(found, column, i)
         })
         extra.forEach((column, i) => {

@@ -91,7 +91,7 @@ export function postgresTable<D extends Declaration>(
         `t.${quoteColumn(column)} as "c${i}"`,
         ...(isText(all, column) ? [] : [`${asText(all, column)} as "w${i}"`]),
       ],
-      value: (found, i, node) => (node ? fromClient(node, found[`c${i}`]) : found[`c${i}`]),
+      value: (found, _, i, node) => (node ? fromClient(node, found[`c${i}`]) : found[`c${i}`]),
       was: (found, column, i) => found[isText(all, column) ? `c${i}` : `w${i}`] as string | null,
       selectExtra: (column, i) => [`t.${quoteColumn(column)} as "x${i}"`],
       extra: (found, i) => found[`x${i}`],

@@ -54,6 +54,10 @@ export function sqliteTable<D extends Declaration>(
   const { query, transaction } = connectionOf(db)
   const all = columnsOf(schema, 'all', options.plaintext)
   const nodes = new Map(schema.columns.map(({ name, node }) => [name, node]))
+  /** What is JSON also when it is sealed: each of its leaves is a ciphertext. */
+  const nested = new Map(
+    schema.columns.flatMap(({ column, node }) => (node.type === 'leaf' ? [] : [[column, node] as const])),
+  )
 
   /** SQLite may take the name of a column that is not there for a text, and then finds no row. */
   async function checkColumns(columns: Iterable<string>): Promise<void> {
@@ -72,8 +76,9 @@ export function sqliteTable<D extends Declaration>(
 
   const cells: Cells = {
     select: (column, i) => selectCell(`t.${quoteColumn(column)}`, `c${i}`, `w${i}`),
-    value: (found, i, node) => {
+    value: (found, column, i, plain) => {
       const value = cellOf(found, `c${i}`, `w${i}`)
+      const node = plain ?? nested.get(column)
       return node ? plaintextOf(node, value, dates) : value
     },
     was: (found, _, i) => (found[`w${i}`] ?? found[`c${i}`] ?? null) as string | null,

@@ -13,7 +13,7 @@ export interface Connection {
   transaction<T>(work: (run: Run) => T): Promise<T>
 }
 
-/** The number of rows that were changed, for each of the lists of parameters. */
+/** The number of rows that were changed. */
 export type Run = (sql: string, params: readonly unknown[]) => number
 
 /** Calls wait, up to 5 seconds, for a transaction of the application to end, on this connection and on others. */
@@ -22,11 +22,15 @@ export function connectionOf(db: Sqlite): Connection {
     if (isInTransaction(db)) throw config('db', 'a database that is in no transaction', db)
   }
   const isBusy = (error: unknown): boolean => isLocked(error) || isInTransaction(db)
-  const run: Run = (sql, params) => Number(db.prepare(sql).run(...params.map(parameter)).changes)
-
   function transaction<T>(work: (run: Run) => T): T {
     refuseTransaction()
     db.exec('begin immediate')
+    const prepared = new Map<string, ReturnType<Sqlite['prepare']>>()
+    const run: Run = (sql, params) => {
+      const statement = prepared.get(sql) ?? db.prepare(sql)
+      prepared.set(sql, statement)
+      return Number(statement.run(...params.map(parameter)).changes)
+    }
     try {
       const result = work(run)
       db.exec('commit')

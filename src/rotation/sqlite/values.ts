@@ -76,6 +76,7 @@ export function parameter(value: unknown): SqliteValue {
   if (typeof value === 'number') return Number.isSafeInteger(value) && !Object.is(value, -0) ? BigInt(value) : value
   if (typeof value === 'boolean') return value ? 1n : 0n
   if (typeof value === 'bigint' && BigInt.asIntN(64, value) !== value) return String(value)
+  if (typeof value === 'object' && value !== null && !(value instanceof Uint8Array)) return JSON.stringify(value)
   return (value ?? null) as SqliteValue
 }
 
