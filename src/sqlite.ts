@@ -1,4 +1,5 @@
-type Value = string | number | bigint | null | Uint8Array
+// And null: the types of better-sqlite3 take any value but that, and its code takes it.
+type Value = string | number | bigint | Uint8Array
 
 /** The part of a database of `node:sqlite` or `better-sqlite3` that is used. */
 export interface Sqlite {

@@ -97,7 +97,7 @@ if (isChild) {
       ])
       expect(failed).toEqual([])
       expect(status).toBe(0)
-      expect(report.numPassedTests).toBeGreaterThan(150)
+      expect(report.numPassedTests).toBeGreaterThan(140)
     })
   })
 }
