@@ -157,7 +157,6 @@ export function sqliteSuite(name: string, open: (path?: string) => SqliteDatabas
       }
       await rotate(keys)
       const report = await rewrap({ keys, table: sqliteTable(db, record), batchSize: 5, ranges: 3 })
-      // A real has no digits that an id could be: such rows cannot be read at all.
       expect(report).toMatchObject({ written: 12, failed: 0, remaining: new Map() })
     },
   )
