@@ -1,34 +1,12 @@
 import { config } from '../errors.ts'
+import { isInTransaction, isSqlite, patiently, resultOf, type Sqlite } from '../sqlite.ts'
 import { type KeyStore, MAX_DOCUMENT } from './keystore.ts'
 import { errorProperty, quoteTable, type TableFailure, type TableOptions, tableKeyStore } from './table.ts'
 
+export type { Sqlite } from '../sqlite.ts'
 export type { KeyStore, StoredKeyring } from './keystore.ts'
 export type { TableOptions } from './table.ts'
 
-/** The part of a database of `node:sqlite` or `better-sqlite3` that is used. */
-export interface Sqlite {
-  exec(sql: string): unknown
-  prepare(sql: string): {
-    all(...values: (string | number)[]): unknown[]
-    run(...values: (string | number)[]): { readonly changes: number | bigint }
-  }
-  /** Of node:sqlite. */
-  readonly isTransaction?: boolean
-  /** Of better-sqlite3. */
-  readonly inTransaction?: boolean
-}
-
-/** Primary result codes of SQLite, under the name that better-sqlite3 gives them. */
-const CODES: Record<number, string> = {
-  3: 'SQLITE_PERM',
-  5: 'SQLITE_BUSY',
-  6: 'SQLITE_LOCKED',
-  8: 'SQLITE_READONLY',
-  11: 'SQLITE_CORRUPT',
-  18: 'SQLITE_TOOBIG',
-  23: 'SQLITE_AUTH',
-  26: 'SQLITE_NOTADB',
-}
 const FAILURES: Record<string, TableFailure> = {
   SQLITE_PERM: 'denied',
   SQLITE_READONLY: 'denied',
@@ -38,8 +16,6 @@ const FAILURES: Record<string, TableFailure> = {
   SQLITE_TOOBIG: 'too large',
 }
 const FULL = 2
-const BUSY_MS = 5_000
-const BUSY_WAIT_MS = 20
 
 /**
  * The statement that makes the table of {@link sqliteKeyStore}, to run once or to put in a migration; SQLite 3.37 or later.
@@ -84,15 +60,13 @@ export function keyStoreSchema(options: TableOptions = {}): string {
  * ```
  */
 export function sqliteKeyStore(db: Sqlite, options: TableOptions = {}): KeyStore {
-  if (typeof db?.prepare !== 'function' || typeof db.exec !== 'function') {
-    throw config('db', 'a database of node:sqlite or better-sqlite3', db)
-  }
+  if (!isSqlite(db)) throw config('db', 'a database of node:sqlite or better-sqlite3', db)
   const table = quoteTable(options, '"', false)
 
   /** Whether a row was written. */
   function write(sql: string, ...values: (string | number)[]): boolean {
     // It would be undone with the transaction, while the keyring encrypts under the new key already.
-    if (db.isTransaction || db.inTransaction) throw config('db', 'a database that is in no transaction', db)
+    if (isInTransaction(db)) throw config('db', 'a database that is in no transaction', db)
     const [was] = db.prepare('pragma synchronous').all() as { synchronous: number | bigint }[]
     const isLess = Number(was?.synchronous) < FULL
     if (isLess) db.exec('pragma synchronous = full')
@@ -136,26 +110,6 @@ export function sqliteKeyStore(db: Sqlite, options: TableOptions = {}): KeyStore
       ),
     failureOf: (error) => (isMissingTable(error) ? 'no table' : FAILURES[resultOf(error)]),
   })
-}
-
-/** Repeats what found the database busy: each call is one statement, so nothing was done. */
-async function patiently<T>(work: () => T): Promise<T> {
-  const started = performance.now()
-  for (;;) {
-    try {
-      return work()
-    } catch (error) {
-      if (!/^SQLITE_(BUSY|LOCKED)$/.test(resultOf(error)) || performance.now() - started > BUSY_MS) throw error
-    }
-    await new Promise((done) => setTimeout(done, BUSY_WAIT_MS * (1 + Math.random())))
-  }
-}
-
-/** The name of the primary result code: `errcode` of node:sqlite, `code` of better-sqlite3. */
-function resultOf(error: unknown): string {
-  const number = errorProperty(error, 'errcode')
-  if (typeof number === 'number') return CODES[number & 0xff] ?? ''
-  return /^SQLITE_[A-Z]+/.exec(String(errorProperty(error, 'code')))?.[0] ?? ''
 }
 
 /** SQLite has no code of its own for it. */

@@ -1,5 +1,5 @@
 import { WaxsealError } from '../errors.ts'
-import type { Books, Cursor, RowFailure, Span } from './source.ts'
+import type { Books, Cursor, RowFailure, Span, Step } from './source.ts'
 
 /**
  * The books of jobs: which job, which ranges of its table, who holds each and how far it is. A range is held by lease,
@@ -7,6 +7,18 @@ import type { Books, Cursor, RowFailure, Span } from './source.ts'
  */
 
 export const TABLES = { job: 'waxseal_job', range: 'waxseal_range', failure: 'waxseal_failure' } as const
+
+/** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
+export const JOB_TABLES: readonly string[] = [
+  `create table if not exists ${TABLES.job} (job text primary key, total bigint not null, passes int not null,
+    seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
+    started_at bigint not null, finished_at bigint)`,
+  `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
+    lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
+    seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
+  `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
+    pass int not null, primary key (job, row_id))`,
+]
 
 export interface Totals {
   /** Rows that were read. */
@@ -71,6 +83,14 @@ const RANGES_PER_PASS = 1_000_000
 
 const cursorOf = (text: string | null): Cursor | null => (text === null ? null : (JSON.parse(text) as Cursor))
 const textOf = (cursor: Cursor | null): string | null => (cursor === null ? null : JSON.stringify(cursor))
+
+/** A step as the books have it; a row that broke is named once. */
+export function entryOf({ cursor, upTo, isDone, failures }: Step) {
+  const codes = new Map(failures.map(({ rowId, code }) => [rowId, code]))
+  const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
+  return { at: textOf(cursor), end: textOf(upTo), isDone: isDone ? 1 : 0, broken }
+}
+
 const rangeOf = ({ n, lower_bound, upper_bound, at_cursor }: RangeRow): Range => {
   const cursor = cursorOf(at_cursor)
   return { n: Number(n), cursor, span: { after: cursor ?? cursorOf(lower_bound), upTo: cursorOf(upper_bound) } }

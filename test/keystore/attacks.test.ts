@@ -3,11 +3,11 @@ import { createKeyring, type Keyring, type KeyringOptions, openKeyring } from 'w
 import { keyStoreSchema, postgresKeyStore } from 'waxseal/keystore/postgres'
 import type { StoredKeyring } from '../../src/keystore/keystore.ts'
 import { activeOf, notes, refusal, rotated, watchedKms } from '../keyring/support.ts'
-import { type Client, pgliteClient } from '../rotation/clients.ts'
+import { type PostgresClient, pgliteClient } from '../rotation/clients.ts'
 
 /** What somebody who may write to the table can do, with SQL; and somebody who has an older copy of it. */
 describe('whoever writes to the table of a key store', () => {
-  let client: Client
+  let client: PostgresClient
   let table: string
   let count = 0
   const kms = watchedKms()

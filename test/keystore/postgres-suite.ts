@@ -2,14 +2,14 @@ import { describe, expect, it } from 'vitest'
 import { keyStoreSchema, type Postgres, postgresKeyStore } from 'waxseal/keystore/postgres'
 import { keyStoreSuite } from 'waxseal/testing'
 import { refusal } from '../keyring/support.ts'
-import type { Client } from '../rotation/clients.ts'
+import type { PostgresClient } from '../rotation/clients.ts'
 import { document } from './document.ts'
 import { EDITS } from './edits.ts'
 
 let count = 0
 
 /** A table of its own for each storage, and a store on it for each call. */
-export function suiteOn(name: string, client: () => Client, schema?: string): void {
+export function suiteOn(name: string, client: () => PostgresClient, schema?: string): void {
   keyStoreSuite(
     { describe, it, expect },
     {
@@ -25,7 +25,7 @@ export function suiteOn(name: string, client: () => Client, schema?: string): vo
 }
 
 /** What holds for every client, on a table of its own. */
-export function postgresSuite(client: () => Client): void {
+export function postgresSuite(client: () => PostgresClient): void {
   async function made() {
     const { db, query } = client()
     const table = `keys_${count++}`

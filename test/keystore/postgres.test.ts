@@ -4,7 +4,7 @@ import type postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { keyStoreSchema, type Postgres, postgresKeyStore } from 'waxseal/keystore/postgres'
 import { refusal } from '../keyring/support.ts'
-import { type Client, pgClient, pgliteClient, postgresJsClient } from '../rotation/clients.ts'
+import { type PostgresClient, pgClient, pgliteClient, postgresJsClient } from '../rotation/clients.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
 import { sqlOf } from '../support/snippets.ts'
@@ -12,7 +12,7 @@ import { document } from './document.ts'
 import { postgresSuite, refusesIn, suiteOn } from './postgres-suite.ts'
 
 describe('PGlite', () => {
-  let client: Client
+  let client: PostgresClient
   beforeAll(() => {
     client = pgliteClient()
   })
@@ -33,7 +33,7 @@ describe('PGlite', () => {
 
 describe.skipIf(missing('key store on a real PostgreSQL', postgresMissing()))('a real PostgreSQL', () => {
   let server: PostgresServer
-  const clients = new Map<string, Client>()
+  const clients = new Map<string, PostgresClient>()
   const client = (name: string) => () => clients.get(name)!
   const urlWith = (settings: string) => `${server.url}?options=${encodeURIComponent(settings)}`
   const ISOLATION = '-c default_transaction_isolation='

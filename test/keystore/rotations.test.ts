@@ -7,7 +7,7 @@ import { createKeyring, openKeyring } from 'waxseal'
 import { keyStoreSchema, postgresKeyStore } from 'waxseal/keystore/postgres'
 import { localKms } from 'waxseal/kms/local'
 import { notes } from '../keyring/support.ts'
-import { type Client, postgresJsClient } from '../rotation/clients.ts'
+import { type PostgresClient, postgresJsClient } from '../rotation/clients.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
 import { fromRoot } from '../support/sources.ts'
@@ -21,7 +21,7 @@ describe.skipIf(missing('rotations on a real PostgreSQL', postgresMissing()))(
   'real processes that rotate one keyring',
   () => {
     let server: PostgresServer
-    let client: Client
+    let client: PostgresClient
     let script: string
     let count = 0
 

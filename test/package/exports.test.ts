@@ -10,7 +10,8 @@ import { type Built, buildPackage, filesOf } from '../support/build.ts'
 import { entries, fromRoot, packageJson, platformFiles, read, sourceFiles } from '../support/sources.ts'
 
 /** Files that an application imports: index files, and the drivers and helpers that stand for themselves. */
-const INTERNAL = /^src\/(bytes|context|errors|events|secret)\.ts$|\/(kms|portable|wraps|keystore|table|lock)\.ts$/
+const INTERNAL =
+  /^src\/(bytes|context|errors|events|secret|sqlite)\.ts$|\/(kms|portable|wraps|keystore|table|lock)\.ts$/
 const isPublic = (file: string): boolean =>
   /^src\/([^/]+\/)?index\.ts$/.test(file) ||
   (!INTERNAL.test(file) && (/^src\/[^/]+\.ts$/.test(file) || /^src\/(kms|keystore|rotation\/sources)\//.test(file)))

@@ -2,27 +2,99 @@ import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import postgres from 'postgres'
 import { type Postgres, type Query, queryOf } from '../../src/postgres.ts'
+import type { RotationSource } from '../../src/rotation/index.ts'
+import { postgresTable } from '../../src/rotation/sources/postgres.ts'
+import { type Sqlite, sqliteTable } from '../../src/rotation/sources/sqlite.ts'
+import type { TableOptions } from '../../src/rotation/table.ts'
+import type { AnyRecords } from './tables.ts'
 
-/** One way to reach a PostgreSQL. Every suite of this folder takes one and runs with each. */
+/** One way to reach a database. Every suite of this folder takes one and runs with each. */
 export interface Client {
   readonly name: string
-  readonly db: Postgres
+  /** In the words of PostgreSQL. */
   readonly query: Query
+  table(record: AnyRecords, options?: TableOptions): RotationSource
+  /** A statement that finds the table of a name, and the words that make a schema. */
+  readonly findTable: string
+  readonly makeSchema: string
+  readonly hasNumeric: boolean
   close(): Promise<void>
 }
 
-export function pgliteClient(): Client {
-  const db = new PGlite()
-  return { name: 'PGlite', db, query: queryOf(db), close: () => db.close() }
+export interface PostgresClient extends Client {
+  readonly db: Postgres
 }
 
-export function pgClient(url: string): Client {
+const postgresClient = (name: string, db: Postgres, close: () => Promise<void>): PostgresClient => ({
+  name,
+  db,
+  query: queryOf(db),
+  table: (record, options) => postgresTable(db, record, options),
+  findTable: 'select 1 from pg_class where relname = $1',
+  makeSchema: 'create schema',
+  hasNumeric: true,
+  close,
+})
+
+export function pgliteClient(): PostgresClient {
+  const db = new PGlite()
+  return postgresClient('PGlite', db, () => db.close())
+}
+
+export function pgClient(url: string): PostgresClient {
   const db = new pg.Pool({ connectionString: url, max: 6 })
   db.on('error', () => {}) // the server is stopped before idle connections are
-  return { name: 'pg', db, query: queryOf(db), close: () => db.end() }
+  return postgresClient('pg', db, () => db.end())
 }
 
-export function postgresJsClient(url: string): Client {
+export function postgresJsClient(url: string): PostgresClient {
   const db = postgres(url, { max: 6, onnotice: () => {} })
-  return { name: 'postgres.js', db, query: queryOf(db), close: () => db.end({ timeout: 1 }) }
+  return postgresClient('postgres.js', db, () => db.end({ timeout: 1 }))
+}
+
+export type SqliteDatabase = Sqlite & { close(): void }
+type Statement = { safeIntegers?(on: boolean): void; setReadBigInts?(on: boolean): void }
+
+/** `db` is what the jobs have, `own` another connection to the same file, for the test itself. */
+export function sqliteClient(name: string, db: SqliteDatabase, own: SqliteDatabase): Client & { db: SqliteDatabase } {
+  const query: Query = async <T>(text: string, params: readonly unknown[] = []) => {
+    const values: unknown[] = []
+    const statement = own.prepare(inSqlite(text, (n) => values.push(params[n - 1])))
+    if (!/^\s*select|\breturning\b/.test(text)) {
+      statement.run(...(values as string[]))
+      return []
+    }
+    const exact = statement as Statement
+    exact.safeIntegers?.(true)
+    exact.setReadBigInts?.(true)
+    const rows = statement.all(...(values as string[])) as Record<string, unknown>[]
+    return rows.map((row) => Object.fromEntries(Object.entries(row).map(([key, v]) => [key, numberOf(v)])) as T)
+  }
+  return {
+    name,
+    db,
+    query,
+    table: (record, options) => sqliteTable(db, record, options),
+    findTable: 'select 1 from sqlite_master where name = $1',
+    makeSchema: `attach ':memory:' as`,
+    hasNumeric: false,
+    async close() {
+      db.close()
+      if (own !== db) own.close()
+    },
+  }
+}
+
+const numberOf = (value: unknown): unknown =>
+  typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value
+
+let indexes = 0
+/** Numbered parameters in the order in which they stand, no casts, and a name for every index. */
+function inSqlite(text: string, place: (n: number) => unknown): string {
+  return text
+    .replace(/^create index on ("(?:[^"]|"")*"\.)?/, (_, schema = '') => `create index ${schema}i${++indexes} on `)
+    .replace(/"(?:[^"]|"")*"|'(?:[^']|'')*'|\$(\d+)|::\w+/g, (all, n) => {
+      if (n !== undefined) place(Number(n))
+      return n !== undefined ? '?' : all.startsWith('::') ? '' : all
+    })
 }

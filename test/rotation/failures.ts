@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Progress } from '../../src/rotation/index.ts'
 import { retire, rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
@@ -32,7 +31,7 @@ export function failureSuite(client: () => Client): void {
 
   describe('broken rows', () => {
     it.each(BREAKAGES)('with $what: are reported by id, left as they are, and stop nothing', async (breakage) => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring({ suite: 'suite' in breakage ? breakage.suite : 1 })
       const record = people()
       await createTable(query, record)
@@ -40,7 +39,7 @@ export function failureSuite(client: () => Client): void {
       const oldId = await rotate(keys)
       for (const id of [2, 5]) await damage(record.schema.table, id, breakage.change)
       const before = await readStored(query, record)
-      const report = await rewrap({ keys, table: postgresTable(db, record), batchSize: 2 })
+      const report = await rewrap({ keys, table: client().table(record), batchSize: 2 })
       expect(report.failures).toEqual([
         { rowId: '2', code: breakage.code },
         { rowId: '5', code: breakage.code },
@@ -111,7 +110,7 @@ export function failureSuite(client: () => Client): void {
         },
       ],
     ] as const)('rows under a %s version are left, and remaining says so', async (_, change) => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = people()
       await createTable(query, record)
@@ -123,7 +122,7 @@ export function failureSuite(client: () => Client): void {
       await rotate(keys)
       await insert(query, record, keys, c!)
       const before = await readStored(query, record)
-      const report = await rewrap({ keys, table: postgresTable(db, record) })
+      const report = await rewrap({ keys, table: client().table(record) })
       expect(report).toMatchObject({ written: 3, failures: [] })
       expect(report.remaining).toEqual(new Map([[bad, 2]]))
       expect((await readStored(query, record)).slice(0, 2)).toEqual(before.slice(0, 2))
@@ -151,7 +150,7 @@ export function failureSuite(client: () => Client): void {
   describe('retire', () => {
     it('is refused while a row of any table refers to the version, and counts them', async () => {
       const { keys, oldId, table, record } = await oldRows(client(), 4)
-      const empty = postgresTable(client().db, people())
+      const empty = client().table(people())
       await client().query(`create table "${empty.name}" (id integer primary key, envelope text)`)
       const refused = retire({ keys, keyId: oldId, tables: [empty, table] })
       await expect(refused).rejects.toMatchObject({ code: 'CONFLICT', table: table.name, keyId: oldId })

@@ -5,7 +5,7 @@ import { quoteColumn, quoteName } from '../../src/records/sql.ts'
 import { decryptInPlace, encryptInPlace, verify } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
-import type { Client } from './clients.ts'
+import type { PostgresClient } from './clients.ts'
 import { type AnyRecords, type AnyRow, declare, freshName } from './tables.ts'
 
 const ROWS = 40
@@ -87,7 +87,7 @@ async function plaintextLeft(query: Query, table: string): Promise<number> {
 }
 
 /** From plaintext to ciphertext on a table that is in use, and back. */
-export function inPlaceSuite(client: () => Client): void {
+export function inPlaceSuite(client: () => PostgresClient): void {
   describe.each(['columns', 'packed'] as const)('a table of plaintext, %s', (shape) => {
     it('is encrypted while others write, read strictly, and turned back', async () => {
       const { db, query } = client()

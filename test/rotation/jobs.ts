@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
 import { jobControl, type Progress, type RotationSource, rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { type AnyRow, createTable, insert, insertStored, people, person, readPlain, rotate } from './tables.ts'
@@ -10,13 +9,13 @@ const wait = (ms: number): Promise<void> => new Promise((done) => setTimeout(don
 const all = (rows = ROWS): AnyRow[] => Array.from({ length: rows }, (_, i) => person(i + 1))
 
 /** A table of rows under a version that was rotated away. */
-export async function oldRows({ db, query }: Client, rows = ROWS) {
+export async function oldRows({ table, query }: Client, rows = ROWS) {
   const keys = testKeyring()
   const record = people()
   await createTable(query, record)
   await insert(query, record, keys, all(rows))
   const oldId = await rotate(keys)
-  return { keys, record, oldId, table: postgresTable(db, record) }
+  return { keys, record, oldId, table: table(record) }
 }
 
 /** The same table, where something else happens before, or after, every call of `what`. */
@@ -109,7 +108,7 @@ export function jobSuite(client: () => Client): void {
     })
 
     it('moves rows that came behind the cursor meanwhile', async () => {
-      const { query, db } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = people()
       await createTable(query, record)
@@ -119,7 +118,7 @@ export function jobSuite(client: () => Client): void {
         .map((row) => record.encrypt(keys, row as never) as AnyRow)
       await rotate(keys)
       const table = interrupted(
-        postgresTable(db, record),
+        client().table(record),
         'before',
         'write',
         (call) => call === 2 && insertStored(query, record, late),
@@ -139,7 +138,7 @@ export function jobSuite(client: () => Client): void {
       const joined = new Promise<void>((resolve) => {
         join = resolve
       })
-      const other = interrupted(postgresTable(client().db, record), 'before', 'page', () => join())
+      const other = interrupted(client().table(record), 'before', 'page', () => join())
       const [a, b] = await Promise.all([
         rewrap({ keys, table: interrupted(table, 'before', 'write', () => joined), batchSize: 4 }),
         rewrap({ keys, table: other, batchSize: 5 }),

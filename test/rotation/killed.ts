@@ -10,7 +10,7 @@ import { localKms } from '../../src/kms/local.ts'
 import { rewrap } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { INSTANTS, killable, type Order } from './child.ts'
-import type { Client } from './clients.ts'
+import type { PostgresClient } from './clients.ts'
 import { type AnyRecords, createTable, freshName, insert, person, readPlain, readStored, rotate } from './tables.ts'
 
 const ROWS = 60
@@ -35,7 +35,7 @@ function run(order: Order, killAfter?: RegExp): Promise<{ signal: string | null;
 }
 
 /** A job whose process is killed, on a real server: what was written stays, and the next run ends it. */
-export function killSuite(client: () => Client, url: () => string): void {
+export function killSuite(client: () => PostgresClient, url: () => string): void {
   describe('a job whose process is killed', () => {
     const root = '5'.repeat(64)
     let folder: string

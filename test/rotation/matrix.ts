@@ -3,7 +3,6 @@ import type { Stored } from '../../src/envelope/format.ts'
 import { inspect } from '../../src/envelope/index.ts'
 import { bytes, date, int, text, uuid } from '../../src/index.ts'
 import { rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { type AnyRow, createTable, declare, freshName, insert, readPlain, readStored, rotate } from './tables.ts'
@@ -72,7 +71,7 @@ const content = ({ email, born, photo, city }: AnyRow): string =>
 export function matrixSuite(client: () => Client): void {
   describe.each(CASES)('a table with $ids ids, $encoding, $shape', ({ id, sql, nth, encoding, shape }) => {
     it('is moved under the active key, nothing else is touched, and a second run finds nothing', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = declare(freshName('m'), {
         id,
@@ -93,7 +92,7 @@ export function matrixSuite(client: () => Client): void {
       expect(plain.map(content).sort()).toEqual(rows.map(content).sort())
       const before = await readStored(query, record)
       const oldId = await rotate(keys)
-      const table = postgresTable(db, record)
+      const table = client().table(record)
       expect(await table.countByKey([oldId])).toEqual(new Map([[oldId, ROWS]]))
 
       const first = await rewrap({ keys, table, batchSize: 4 })

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { int, text } from '../../src/index.ts'
 import { retire, rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { type AnyRow, createTable, declare, freshName, insert, readPlain, readStored, rotate } from './tables.ts'
@@ -28,7 +27,7 @@ const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 export function nameSuite(client: () => Client): void {
   describe('odd names', () => {
     it.each(NAMES)('of tables and columns are names and nothing else: %j', async (odd) => {
-      const { db, query } = client()
+      const { query } = client()
       await query('create table if not exists canary (id integer)')
       const keys = testKeyring()
       const table = freshName(odd)
@@ -38,11 +37,11 @@ export function nameSuite(client: () => Client): void {
         envelopeColumn: `${odd}.envelope`,
       })
       await createTable(query, record)
-      expect(await query('select 1 from pg_class where relname = $1', [table])).toHaveLength(1)
+      expect(await query(client().findTable, [table])).toHaveLength(1)
       const rows: AnyRow[] = Array.from({ length: 12 }, (_, id) => ({ id, email: `e${id}`, phone: odd, city: null }))
       await insert(query, record, keys, rows)
       const keyId = await rotate(keys)
-      const source = postgresTable(db, record)
+      const source = client().table(record)
 
       const { guard, set } = record.patch(keys, (await readStored(query, record))[0] as never, { phone: 'new' })
       const guarded = `update ${quoted(table)} set phone = $1 where ${quoted(`${odd} id`)} = 0 and ${guard.expression} = $2`
@@ -57,22 +56,22 @@ export function nameSuite(client: () => Client): void {
     })
 
     it('reach a table in another schema', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const schema = freshName('Sch ema')
-      await query(`create schema ${quoted(schema)}`)
+      await query(`${client().makeSchema} ${quoted(schema)}`)
       const keys = testKeyring()
       const record = declare('people', { id: { id: int() }, fields: { email: text() }, table: `${schema}.Péople` })
       await createTable(query, record)
       await insert(query, record, keys, [{ id: 1, email: 'e', city: null }])
       await rotate(keys)
-      expect((await rewrap({ keys, table: postgresTable(db, record) })).written).toBe(1)
+      expect((await rewrap({ keys, table: client().table(record) })).written).toBe(1)
       expect(await query(`select 1 from ${quoted(schema)}."Péople"`)).toHaveLength(1)
     })
 
     it.each(['id0', 'id1', 'envelope', 'was', 'next', 'one', 'v', 's', 't'])(
       'of ids that our own statements use are no hindrance: %s',
       async (column) => {
-        const { db, query } = client()
+        const { query } = client()
         const keys = testKeyring()
         const record = declare(freshName('own'), {
           id: { a: int({ column }), b: int({ column: 'other' }) },
@@ -83,7 +82,7 @@ export function nameSuite(client: () => Client): void {
         const rows = Array.from({ length: 25 }, (_, i) => ({ a: i + 1, b: 30 - i, email: `e${i}`, city: null }))
         await insert(query, record, keys, rows)
         await rotate(keys)
-        const source = postgresTable(db, record)
+        const source = client().table(record)
         const pages: number[] = []
         await rewrap({ keys, table: source, batchSize: 10, onProgress: ({ done }) => pages.push(done) })
         expect(pages).toEqual([0, 10, 20, 25])
@@ -103,7 +102,7 @@ export function nameSuite(client: () => Client): void {
     })
 
     it('keep the jobs of two records in one table apart', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const table = freshName('shared')
       const [a, b] = ['a', 'b'].map((name) =>
@@ -126,10 +125,10 @@ export function nameSuite(client: () => Client): void {
       await rotate(keys)
       const stop = new AbortController()
       const options = { keys, batchSize: 3, signal: stop.signal }
-      await rewrap({ ...options, table: postgresTable(db, a!), onProgress: (p) => p.done === 3 && stop.abort() })
-      const report = await rewrap({ keys, table: postgresTable(db, b!) })
+      await rewrap({ ...options, table: client().table(a!), onProgress: (p) => p.done === 3 && stop.abort() })
+      const report = await rewrap({ keys, table: client().table(b!) })
       expect(report.written).toBe(8)
-      expect((await rewrap({ keys, table: postgresTable(db, a!) })).written).toBe(8)
+      expect((await rewrap({ keys, table: client().table(a!) })).written).toBe(8)
     })
   })
 }

@@ -3,14 +3,14 @@ import { rewrap } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
-import { type Client, pgClient, postgresJsClient } from './clients.ts'
+import { type PostgresClient, pgClient, postgresJsClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
 import { inPlaceSuite } from './inplace.ts'
 import { jobSuite, oldRows } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
-import { collationSuite, pageSuite } from './pages.ts'
+import { collationSuite, pageSuite, sequenceSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { serverSuite } from './servers.ts'
@@ -21,7 +21,7 @@ import { writerSuite } from './writers.ts'
 /** One real server for the whole file, and both clients that applications have. */
 describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a real PostgreSQL', () => {
   let server: PostgresServer
-  const clients: Client[] = []
+  const clients: PostgresClient[] = []
   beforeAll(async () => {
     server = await startPostgres()
     clients.push(pgClient(server.url), postgresJsClient(server.url))
@@ -37,6 +37,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     jobSuite(client)
     failureSuite(client)
     pageSuite(client)
+    sequenceSuite(client)
     collationSuite(client)
     nameSuite(client)
     writerSuite(client)

@@ -1,10 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { type Cursor, encryptInPlace, type RotationSource, rewrap, verify } from '../../src/rotation/index.ts'
 import { type Ledger, ledgerOf } from '../../src/rotation/ledger.ts'
-import { postgresBooks } from '../../src/rotation/postgres/books.ts'
 import type { Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
-import { freshName, person, readPlain } from './tables.ts'
+import { freshName, people, person, readPlain } from './tables.ts'
 
 const LEASE_MS = 60_000
 const JOBS = [
@@ -114,7 +113,7 @@ export function rangeSuite(client: () => Client): void {
       await ledger.fill(cuts)
       return { job, ledger }
     }
-    const another = (job: string): Ledger => ledgerOf(postgresBooks(client().db), job)
+    const another = (job: string): Ledger => ledgerOf(client().table(people()).books, job)
     const end = (job: string) =>
       client().query('update waxseal_range set is_done = 1, owner = null, seen = seen + 1 where job = $1', [job])
     const spans = async (job: string) =>

@@ -8,7 +8,6 @@ import { createKeyring } from '../../src/keyring/create.ts'
 import { memoryKeyStore } from '../../src/keystore/memory.ts'
 import { localKms } from '../../src/kms/local.ts'
 import { reencrypt, rewrap, verify } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
@@ -47,14 +46,14 @@ export function reencryptSuite(client: () => Client): void {
     })
 
     it('moves rows away from a compromised version, which rewrap leaves', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = people()
       await createTable(query, record)
       await insert(query, record, keys, [1, 2, 3].map(person))
       const bad = keys.status().active!
       await keys.markCompromised(bad, { decrypt: 'report' })
-      const table = postgresTable(db, record)
+      const table = client().table(record)
       expect((await rewrap({ keys, table })).remaining).toEqual(new Map([[bad, 3]]))
       const report = await reencrypt({ keys, table, batchSize: 2 })
       expect(report).toMatchObject({ written: 3, failures: [] })
@@ -63,7 +62,7 @@ export function reencryptSuite(client: () => Client): void {
     })
 
     it('leaves only the versions of `from`, and refuses those that it may not read', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = people()
       await createTable(query, record)
@@ -71,7 +70,7 @@ export function reencryptSuite(client: () => Client): void {
       const first = await rotate(keys)
       await insert(query, record, keys, [3, 4, 5].map(person))
       const second = await rotate(keys)
-      const table = postgresTable(db, record)
+      const table = client().table(record)
       const report = await reencrypt({ keys, table, from: [second] })
       expect(report).toMatchObject({ written: 3 })
       expect(report.remaining).toEqual(new Map([[first, 2]]))
@@ -119,7 +118,7 @@ export function reencryptSuite(client: () => Client): void {
     })
 
     it.each(['columns', 'packed'] as const)('moves a table from suite 1 to suite 2, %s', async (shape) => {
-      const { db, query } = client()
+      const { query } = client()
       const [store, kms] = [memoryKeyStore(), localKms('7'.repeat(64))]
       await using keys = await createKeyring({ name: 'both', store, kms, propagationMs: 0 })
       const writing = (suite: 1 | 2): Keyring => ({
@@ -132,7 +131,7 @@ export function reencryptSuite(client: () => Client): void {
       const rows = [1, 2, 3].map((id) => ({ id, email: `e${id}`, city: null }))
       await insert(query, record, one, rows)
       await rotate(two)
-      const table = postgresTable(db, record)
+      const table = client().table(record)
       expect(await reencrypt({ keys: two, table })).toMatchObject({ written: 3, failures: [] })
       const suites = (await readStored(query, record)).map((row) => inspect(row.envelope as Stored).suite)
       expect(new Set(suites)).toEqual(new Set([2]))
@@ -141,7 +140,7 @@ export function reencryptSuite(client: () => Client): void {
     })
 
     it('gives the declared context to records that have one, from columns that are selected besides', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = declare(freshName('ctx'), {
         id: { id: int() },
@@ -155,9 +154,9 @@ export function reencryptSuite(client: () => Client): void {
         await query(`insert into "${record.schema.table}" (id, email, envelope, city) values ($1, $2, $3, $4)`, values)
       }
       await rotate(keys)
-      const table = postgresTable(db, record, { select: ['city'], context: (row) => ({ tenant: row.city }) })
+      const table = client().table(record, { select: ['city'], context: (row) => ({ tenant: row.city }) })
       // Without its context a job cannot open any row: that is no fault of the rows.
-      const blind = reencrypt({ keys, table: postgresTable(db, record) })
+      const blind = reencrypt({ keys, table: client().table(record) })
       await expect(blind).rejects.toMatchObject({ code: 'CONFIG', argument: 'context' })
       expect(await reencrypt({ keys, table })).toMatchObject({ written: 3, failures: [] })
       expect(await verify({ keys, table })).toMatchObject({ seen: 3, failed: 0, plaintext: 0 })

@@ -1,18 +1,18 @@
 import { afterAll, beforeAll, describe } from 'vitest'
-import { type Client, pgliteClient } from './clients.ts'
+import { type PostgresClient, pgliteClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
 import { inPlaceSuite } from './inplace.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
-import { pageSuite } from './pages.ts'
+import { pageSuite, sequenceSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
 /** Everything that needs no second connection, on PGlite: PostgreSQL in this process. */
-let client: Client
+let client: PostgresClient
 beforeAll(async () => {
   client = pgliteClient()
   await client.query('select 1')
@@ -24,6 +24,7 @@ describe('rewrap on PGlite', () => {
   jobSuite(() => client)
   failureSuite(() => client)
   pageSuite(() => client)
+  sequenceSuite(() => client)
   nameSuite(() => client)
   writerSuite(() => client)
   reencryptSuite(() => client)

@@ -3,14 +3,14 @@ import { date, int, json, text } from '../../src/index.ts'
 import { decryptInPlace, encryptInPlace, reencrypt, retire, rewrap } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
-import { type Client, pgClient } from './clients.ts'
+import { type PostgresClient, pgClient } from './clients.ts'
 import { oldRows } from './jobs.ts'
 import { type AnyRow, createTable, declare, freshName, insert, people, person, readPlain, rotate } from './tables.ts'
 
 /** What a server, its roles, its sessions and its tables may be like. */
-export function serverSuite(client: () => Client, url: () => string): void {
+export function serverSuite(client: () => PostgresClient, url: () => string): void {
   /** A connection of another role, or with other settings. */
-  async function withClient<T>(change: (url: URL) => void, use: (other: Client) => Promise<T>): Promise<T> {
+  async function withClient<T>(change: (url: URL) => void, use: (other: PostgresClient) => Promise<T>): Promise<T> {
     const address = new URL(url())
     change(address)
     const other = pgClient(address.href)

@@ -29,12 +29,12 @@ export const person = (id: number): AnyRow => ({
 
 /** The table of a record, made from its declaration; `idTypes` are the SQL types of its ids, in order. */
 export async function createTable(query: Query, record: AnyRecords, idTypes: readonly string[] = ['integer']) {
-  const { table, ids, columns, encoding, kind, envelopeColumn } = record.schema
+  const { table, ids, columns, encoding, kind, envelopeColumn, migrate } = record.schema
   const sealed = encoding === 'bytes' ? 'bytea' : 'text'
   const names = [
     ...ids.map((id, i) => `${quoteColumn(id.column)} ${idTypes[i]}`),
     ...(kind === 'columns' ? columns.map((column) => `${quoteColumn(column.column)} ${sealed}`) : []),
-    `${quoteColumn(envelopeColumn)} ${sealed} not null`,
+    `${quoteColumn(envelopeColumn)} ${sealed}${migrate ? '' : ' not null'}`,
     'city text',
     `primary key (${ids.map((id) => quoteColumn(id.column)).join(', ')})`,
   ]

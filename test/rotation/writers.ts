@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest'
 import { int, type Keyring, text } from '../../src/index.ts'
 import { quoteName } from '../../src/records/sql.ts'
 import { type RotationSource, reencrypt, rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { type AnyRecords, type AnyRow, createTable, declare, freshName, insert, readPlain, rotate } from './tables.ts'
@@ -69,7 +68,7 @@ export function writerSuite(client: () => Client): void {
   const cases = [rewrap, reencrypt].flatMap((job) => (['columns', 'packed'] as const).map((shape) => ({ job, shape })))
   describe.each(cases)('$job.name among writers, $shape', ({ job, shape }) => {
     it('loses no edit and leaves no row under the old key', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const keys = testKeyring()
       const record = declare(freshName('w'), {
         id: { id: int() },
@@ -88,7 +87,7 @@ export function writerSuite(client: () => Client): void {
       const writers = Array.from({ length: WRITERS }, (_, own) =>
         write(client(), record, keys, own, model, () => over, edited),
       )
-      const table = postgresTable(db, record)
+      const table = client().table(record)
       const amongEdits: RotationSource = {
         ...table,
         async write(...args: Parameters<RotationSource['write']>) {

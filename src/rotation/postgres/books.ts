@@ -1,18 +1,6 @@
 import { type Postgres, queryOf } from '../../postgres.ts'
-import { TABLES } from '../ledger.ts'
+import { entryOf, JOB_TABLES, TABLES } from '../ledger.ts'
 import type { Books, Step } from '../source.ts'
-
-/** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
-export const JOB_TABLES: readonly string[] = [
-  `create table if not exists ${TABLES.job} (job text primary key, total bigint not null, passes int not null,
-    seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
-    started_at bigint not null, finished_at bigint)`,
-  `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
-    lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
-    seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
-  `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
-    pass int not null, primary key (job, row_id))`,
-]
 
 const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
 
@@ -42,21 +30,9 @@ export const STEP = `broken as (
   returning counted.n::text as written`
 
 export function stepValues(step: Step, offered: number): unknown[] {
-  const { job, range, owner, leaseMs, upTo, cursor, isDone, seen, failures } = step
-  const codes = new Map(failures.map(({ rowId: id, code }) => [id, code]))
-  const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
-  const [at, end] = [cursor, upTo].map((place) => place && JSON.stringify(place))
-  return [
-    job,
-    range,
-    owner,
-    leaseMs,
-    at,
-    isDone ? 1 : 0,
-    JSON.stringify({ seen, offered }),
-    JSON.stringify(broken),
-    end,
-  ]
+  const { job, range, owner, leaseMs, seen } = step
+  const { at, end, isDone, broken } = entryOf(step)
+  return [job, range, owner, leaseMs, at, isDone, JSON.stringify({ seen, offered }), JSON.stringify(broken), end]
 }
 
 /** The books of jobs in the same database. */

@@ -1,26 +1,18 @@
 import { config, WaxsealError } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
-import { rowId } from '../../records/compile.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
-import { keyIdParameter, quoteColumn, quoteName } from '../../records/sql.ts'
+import { quoteColumn, quoteName } from '../../records/sql.ts'
 import { sleep } from '../pace.ts'
 import { HELD, postgresBooks, STEP, type StepRow, stepValues } from '../postgres/books.ts'
-import { asJson, fromClient, hexBytes, type LocalTypes, localTypes } from '../postgres/values.ts'
-import type { Change, Filter, ReadRow, RotationSource, SourceRow, Span, Step } from '../source.ts'
-import { columnsOf } from '../work.ts'
+import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
+import type { Change, RotationSource, Step } from '../source.ts'
+import { type Cells, type TableOptions, tableSource } from '../table.ts'
+import { fromClient } from '../values.ts'
 
 export type { Postgres } from '../../postgres.ts'
-export { JOB_TABLES } from '../postgres/books.ts'
-
-export interface TableOptions {
-  /** Columns to read besides, that `context` needs. */
-  readonly select?: readonly string[]
-  /** Columns of the plaintext of fields that are sealed `into` another, where they are not called as the property. */
-  readonly plaintext?: Readonly<Record<string, string>>
-  /** The values of the record's declared context for a row; needed by all jobs that open rows. */
-  readonly context?: (row: SourceRow) => SourceRow
-}
+export { JOB_TABLES } from '../ledger.ts'
+export type { TableOptions } from '../table.ts'
 
 /**
  * A PostgreSQL table of a declared record, for jobs. The record's id columns must be the primary key or another
@@ -46,18 +38,11 @@ export function postgresTable<D extends Declaration>(
   options: TableOptions = {},
 ): RotationSource {
   const query = queryOf(db)
-  const { schema, sql } = record
+  const { schema } = record
   if (!schema) throw config('record', 'what records() returns', record)
-  const { ids, encoding } = schema
+  const { ids } = schema
   const table = quoteName(schema.table)
-  const envelope = quoteColumn(schema.envelopeColumn)
   const own = ids.map((id) => `t.${quoteColumn(id.column)}`)
-  const extra = options.select ?? []
-  const unknown = Object.keys(options.plaintext ?? {}).find(
-    (name) => !schema.moved.some((field) => field.name === name),
-  )
-  if (unknown !== undefined) throw config(`plaintext.${unknown}`, 'a field that is sealed into another column', unknown)
-  const books = postgresBooks(db)
   let types: Promise<ReadonlyMap<string, string>> | undefined
   let local: Promise<LocalTypes> | undefined
 
@@ -99,109 +84,28 @@ export function postgresTable<D extends Declaration>(
     throw config('record', `a column "${column}" in the table ${schema.table}`, undefined)
   }
 
-  /** A condition and its parameters, numbered from `first`. */
-  function where(filter: Filter, span: Span, first: number): { text: string; values: unknown[] } {
-    const values: unknown[] = []
-    const place = (value: unknown): string => `$${first - 1 + values.push(value)}`
-    const parts: string[] = []
-    if (filter === 'plaintext') parts.push(`t.${envelope} is null`)
-    else if (filter === 'sealed') parts.push(`t.${envelope} is not null`)
-    else
-      parts.push(
-        `${sql.keyId} in (${filter.keys.map((id) => place(keyIdParameter(id, encoding))).join(', ') || 'null'})`,
-      )
-    // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
-    const bound = (cursor: readonly string[]): string =>
-      cursor
-        .map((text, i) => (ids[i]!.type === 'bytes' ? `decode(${place(text)}::text, 'hex')` : place(text)))
-        .join(', ')
-    if (span.after) parts.push(`(${own.join(', ')}) > (${bound(span.after)})`)
-    if (span.upTo) parts.push(`(${own.join(', ')}) <= (${bound(span.upTo)})`)
-    return { text: parts.join(' and '), values }
+  async function cells(): Promise<Cells> {
+    const all = await columnTypes()
+    return {
+      select: (column, i) => [
+        `t.${quoteColumn(column)} as "c${i}"`,
+        ...(isText(all, column) ? [] : [`${asText(all, column)} as "w${i}"`]),
+      ],
+      value: (found, _, i, node) => (node ? fromClient(node, found[`c${i}`]) : found[`c${i}`]),
+      was: (found, column, i) => found[isText(all, column) ? `c${i}` : `w${i}`] as string | null,
+      selectExtra: (column, i) => [`t.${quoteColumn(column)} as "x${i}"`],
+      extra: (found, i) => found[`x${i}`],
+    }
   }
 
-  const idText = ids.map(({ type }, i) =>
-    type === 'bytes' ? `encode(${own[i]}, 'hex') as "id${i}"` : `${own[i]}::text as "id${i}"`,
-  )
-  const cursorIn = (row: Readonly<Record<string, unknown>>): string[] => ids.map((_, i) => String(row[`id${i}`]))
-
-  return {
-    name: schema.table,
-    record,
-    books,
-    columns: (extent) => columnsOf(schema, extent, options.plaintext),
-    rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
-    contextOf: (row) => options.context?.(row),
-
-    async countByKey(keyIds) {
-      const counts = new Map<string, number>()
-      // One query a key: each is served by the index, and `group by` on an expression would not be.
-      for (const id of keyIds) {
-        const [row] = await query<{ count: string }>(
-          `select count(*)::text as count from ${table} as t where ${sql.keyId} = $1`,
-          [keyIdParameter(id, encoding)],
-        )
-        counts.set(id, Number(row?.count))
-      }
-      return counts
-    },
-
-    async count(filter, span = { after: null, upTo: null }) {
-      const { text, values } = where(filter, span, 1)
-      const [row] = await query<{ count: string }>(
-        `select count(*)::text as count from ${table} as t where ${text}`,
-        values,
-      )
-      return Number(row?.count)
-    },
-
-    async page(filter, span, limit, extent) {
-      const all = await columnTypes()
-      const columns = [...columnsOf(schema, extent, options.plaintext)]
-      const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
-      const selected = [
-        ...idText,
-        ...columns.flatMap(([column], i) => [
-          `t.${quoteColumn(column)} as "c${i}"`,
-          ...(isText(all, column) ? [] : [`${asText(all, column)} as "w${i}"`]),
-        ]),
-        ...extra.map((column, i) => `t.${quoteColumn(column)} as "x${i}"`),
-      ]
-      const { text, values } = where(filter, span, 2)
-      const rows = await query<Record<string, unknown>>(
-        `select ${selected.join(', ')} from ${table} as t where ${text} order by ${own.join(', ')} limit $1::int`,
-        [limit, ...values],
-      )
-      return rows.map((found): ReadRow => {
-        const row: Record<string, unknown> = {}
-        const was: Record<string, string | null> = {}
-        columns.forEach(([column, property], i) => {
-          const node = plain.get(property)
-          row[property] = node ? fromClient(node, found[`c${i}`]) : found[`c${i}`]
-          was[column] = (isText(all, column) ? found[`c${i}`] : found[`w${i}`]) as string | null
-        })
-        extra.forEach((column, i) => {
-          row[column] = found[`x${i}`]
-        })
-        ids.forEach(({ name, type }, i) => {
-          row[name] = type === 'bytes' ? hexBytes(String(found[`id${i}`])) : found[`id${i}`]
-        })
-        return { row, was, cursor: cursorIn(found) }
-      })
-    },
-
-    async cut(filter, span, parts) {
-      const { text, values } = where(filter, span, 2)
-      const names = ids.map((_, i) => `"id${i}"`).join(', ')
-      const rows = await query<Record<string, unknown>>(
-        `select ${names} from (
-            select ${idText.join(', ')}, row_number() over (order by ${own.join(', ')}) as rn, count(*) over () as n
-            from ${table} as t where ${text}) as q
-          where rn < n and rn % ((n + $1::int - 1) / $1::int) = 0 order by rn`,
-        [parts, ...values],
-      )
-      return rows.map(cursorIn)
-    },
+  return tableSource(record, options, {
+    books: postgresBooks(db),
+    query,
+    place: (n) => `$${n}`,
+    idText: (id, type) => (type === 'bytes' ? `encode(${id}, 'hex')` : `${id}::text`),
+    // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
+    bound: (text, type, place) => (type === 'bytes' ? `decode(${place(text)}::text, 'hex')` : place(text)),
+    cells,
 
     async write(changes, step) {
       const [first] = changes
@@ -222,7 +126,7 @@ export function postgresTable<D extends Declaration>(
         argument: 'db',
       })
     },
-  }
+  })
 
   function withChanges(
     first: Change,
