@@ -17,6 +17,14 @@ export interface Order {
   readonly rowsPerSecond: number
 }
 
+/** What a worker tells when the job is done. */
+export interface Report {
+  readonly written: number
+  readonly raced: number
+  readonly failed: number
+  readonly remaining: readonly (readonly [string, number])[]
+}
+
 export type Shape = 'columns' | 'packed'
 
 export const NAME = 'faults'
@@ -36,25 +44,33 @@ async function main({ url, root, job, shape, away, rowsPerSecond }: Order): Prom
   }
   const table = postgresTable(client.db, recordOf(shape))
   const work = { rewrap, reencrypt }[job]
-  for (;;) {
+  async function attempt(): Promise<Report> {
+    // Keys that count for a second, so that a KMS that is away stops jobs that are under way.
+    const keys = await openKeyring({
+      name: NAME,
+      store: postgresKeyStore(client.db),
+      kms,
+      patience: { attempts: 1 },
+      maxAgeMs: 700,
+      graceMs: 300,
+    })
     try {
-      // Keys that count for a second, so that a KMS that is away stops jobs that are under way.
-      await using keys = await openKeyring({
-        name: NAME,
-        store: postgresKeyStore(client.db),
-        kms,
-        patience: { attempts: 1 },
-        maxAgeMs: 700,
-        graceMs: 300,
-      })
       const options = { batchSize: 200, ranges: 8, leaseMs: 1_500, pace: { rowsPerSecond } }
       const { written, raced, failed, remaining } = await work({ keys, table, ...options })
-      process.send?.({ done: { written, raced, failed, remaining: [...remaining] } })
-      break
+      return { written, raced, failed, remaining: [...remaining] }
+    } finally {
+      await keys.close()
+    }
+  }
+  for (let done: Report | undefined; !done; ) {
+    try {
+      done = await attempt()
+      process.send?.({ done })
     } catch (error) {
+      if (process.env.WAXSEAL_FAULTS_VERBOSE) console.error(error)
       const { code, message } = error as { code?: unknown; message?: unknown }
       process.send?.({ failure: String(code ?? message) })
-      await new Promise((done) => setTimeout(done, 100))
+      await new Promise((resolve) => setTimeout(resolve, 100))
     }
   }
   await client.close()

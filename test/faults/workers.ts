@@ -3,18 +3,11 @@ import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import type { PostgresServer } from '../support/postgres.ts'
 import type { Choices } from './random.ts'
-import type { Order } from './worker.ts'
+import type { Order, Report } from './worker.ts'
 
 const WORKERS = 4
 /** How long the job may take when nothing goes wrong any more. */
 const PATIENCE_MS = 120_000
-
-export interface Report {
-  readonly written: number
-  readonly raced: number
-  readonly failed: number
-  readonly remaining: readonly (readonly [string, number])[]
-}
 
 export interface Ended {
   readonly reports: readonly Report[]
