@@ -230,6 +230,7 @@ it('keyring, table and rotation together do what a model in memory says', async 
     await createTable(client.query, record)
     const real = { client, keys, record, table: postgresTable(client.db, record) }
     const model: Model = { rows: new Map(), states: new Map([[keys.status().active!, 'active']]) }
+    for (let i = 0; i < 7; i++) await put(0, `first${i}`, true)(model, real)
     await fc.asyncModelRun(() => ({ model, real }), all)
     await keys.close()
   })
