@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +8,8 @@ import { freePort, isRoot, systemUser } from './port.ts'
 export interface PostgresServer {
   readonly url: string
   readonly version: string
+  /** As after a power cut: no checkpoint, every connection lost. Resolves when it takes connections again. */
+  crash(): Promise<void>
   stop(): void
 }
 
@@ -22,7 +24,7 @@ export function postgresMissing(): string | undefined {
 }
 
 /** initdb and pg_ctl: about a second. Nobody else's server is touched; `stop` deletes everything. */
-export async function startPostgres(): Promise<PostgresServer> {
+export async function startPostgres({ fsync = false } = {}): Promise<PostgresServer> {
   const bin = binFolder()
   if (!bin) throw new Error(postgresMissing())
   const user = isRoot() ? serverUser() : undefined
@@ -47,8 +49,20 @@ export async function startPostgres(): Promise<PostgresServer> {
   }
 
   run('initdb', '-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync')
-  const settings = `-p ${port} -k '${folder}' -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=50`
+  const settings = `-p ${port} -k '${folder}' -c listen_addresses=127.0.0.1 -c fsync=${fsync ? 'on' : 'off'} -c max_connections=${fsync ? 200 : 50}`
   run('pg_ctl', '-D', data, '-o', settings, '-l', join(folder, 'log'), '-w', 'start')
+
+  /** Without holding up this process, whose connections go on being used. */
+  const runBeside = (...args: string[]): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const child = spawn(join(bin, 'pg_ctl'), ['-D', data, '-w', ...args], { cwd: folder, stdio: 'ignore', ...user })
+      child.on('error', reject)
+      child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`pg_ctl ${args[0]} failed with ${code}`))))
+    })
+  async function crash(): Promise<void> {
+    await runBeside('-m', 'immediate', 'stop')
+    await runBeside('-o', settings, '-l', join(folder, 'log'), 'start')
+  }
 
   let running = true
   const stop = (): void => {
@@ -60,7 +74,7 @@ export async function startPostgres(): Promise<PostgresServer> {
   }
   process.on('exit', stop)
   const version = readFileSync(join(data, 'PG_VERSION'), 'utf8').trim()
-  return { url: `postgres://postgres@127.0.0.1:${port}/postgres`, version, stop }
+  return { url: `postgres://postgres@127.0.0.1:${port}/postgres`, version, crash, stop }
 }
 
 /** PG_BIN, then Debian's folders (the newest version first), then what pg_config says. */

@@ -1,0 +1,104 @@
+import type { Keyring } from '../../src/index.ts'
+import { quoteColumn } from '../../src/records/sql.ts'
+import type { Client } from '../rotation/clients.ts'
+import type { Model, Plain } from './model.ts'
+import { type Choices, choices } from './random.ts'
+import type { recordOf } from './worker.ts'
+
+export const WRITERS = 4
+const KINDS = ['insert', 'update', 'patch', 'delete'] as const
+const PAUSE_MS = 2
+
+export type Counts = Record<(typeof KINDS)[number] | 'conflict' | 'lost', number>
+
+/** One application that goes on writing. It owns the ids that are `own` modulo WRITERS, so that their last writer is known. */
+export async function write(
+  { query }: Client,
+  record: ReturnType<typeof recordOf>,
+  keys: Keyring,
+  own: number,
+  model: Model,
+  seed: number,
+  isOver: () => boolean,
+): Promise<Counts> {
+  const counts: Counts = { insert: 0, update: 0, patch: 0, delete: 0, conflict: 0, lost: 0 }
+  const chosen = choices(seed)
+  const ids = [...model.rows.keys()].filter((id) => id % WRITERS === own)
+  let free = Math.max(own, ...ids) + WRITERS
+
+  async function change(id: number, set: object, guard = '', values: readonly unknown[] = []): Promise<number> {
+    const entries = Object.entries(set).filter(([name]) => name !== 'id')
+    const names = entries.map(([name], i) => `${quoteColumn(name)} = $${i + 2 + values.length}`).join(', ')
+    const params = [id, ...values, ...entries.map(([, value]) => value)]
+    return (await query(`update accounts set ${names} where id = $1 ${guard} returning 1`, params)).length
+  }
+
+  /** Sends a write of one row. True: acknowledged; false: it did not apply. When the answer is lost, both may be. */
+  async function send(id: number, next: Plain | undefined, statement: () => Promise<number>): Promise<boolean> {
+    try {
+      if ((await statement()) !== 1) return false
+    } catch {
+      model.unsure.set(id, [model.rows.get(id), next])
+      model.rows.delete(id)
+      counts.lost++
+      while (!(await query('select 1').catch(() => null))) await pause(50)
+      return false
+    }
+    if (next) model.rows.set(id, next)
+    else model.rows.delete(id)
+    return true
+  }
+
+  for (let turn = 0; !isOver(); turn++) {
+    const kind = chosen.pick(KINDS)
+    const value = valuesOf(chosen, own, turn)
+    if (kind === 'insert') {
+      const next = { id: free, ...value }
+      free += WRITERS
+      const stored = Object.entries(record.encrypt(keys, next))
+      const names = stored.map(([name]) => quoteColumn(name)).join(', ')
+      const sql = `insert into accounts (${names}) values (${stored.map((_, i) => `$${i + 1}`).join(', ')}) returning 1`
+      const params = stored.map(([, cell]) => cell)
+      if (await send(next.id, next, async () => (await query(sql, params)).length)) {
+        ids.push(next.id)
+        counts.insert++
+      }
+    } else {
+      const at = chosen.int(ids.length)
+      const id = ids[at]!
+      const before = model.rows.get(id)
+      const drop = (): void => {
+        ids[at] = ids.at(-1)!
+        ids.pop()
+      }
+      if (!before) drop()
+      else if (kind === 'delete') {
+        const sql = 'delete from accounts where id = $1 returning 1'
+        if (await send(id, undefined, async () => (await query(sql, [id])).length)) counts.delete++
+      } else if (kind === 'update') {
+        const next = { id, ...value }
+        if (await send(id, next, () => change(id, record.encrypt(keys, next)))) counts.update++
+      } else {
+        // Read and patch: what stands there may be rewrapped or re-encrypted in between.
+        const read = await query('select * from accounts where id = $1', [id]).catch(() => [])
+        if (read.length === 1) {
+          await pause(chosen.int(4))
+          const { set, guard } = record.patch(keys, read[0] as never, { note: value.note })
+          const next = { ...before, note: value.note }
+          const patched = () => change(id, set, `and ${guard.expression} = $2`, [guard.value])
+          if (await send(id, next, patched)) counts.patch++
+          else if (model.rows.has(id)) counts.conflict++
+        } else await pause(50)
+      }
+    }
+    await pause(PAUSE_MS)
+  }
+  return counts
+}
+
+function valuesOf(chosen: Choices, own: number, turn: number): Omit<Plain, 'id'> {
+  const note = chosen.int(4) === 0 ? null : `note ${chosen.int(1_000)} of turn ${turn}`
+  return { email: `writer${own}-${turn}@example.org`, note, city: chosen.pick(['Oslo', 'Lima']) }
+}
+
+const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
