@@ -27,6 +27,8 @@ export interface IncidentOptions extends Omit<JobOptions, 'onProgress'> {
   readonly decrypt?: DecryptPolicy
   /** Takes one line of the list, with its line feed; what it returns is awaited before the next line is made. */
   readonly write: (line: string) => unknown
+  /** Makes the lines durable; awaited when the list is complete, before that is noted and the first row is changed. */
+  readonly flush?: () => unknown
   /**
    * How long after the marking another instance may still write under the version, in ms: the longest `refreshMs` of
    * any. 300,000 (5 minutes) by default. A list that was made before that is made once more when it is over.
@@ -45,6 +47,7 @@ export interface IncidentTable {
   readonly reencryptedAt: number | undefined
   /** Rows that have a new data key, in all runs of the job. */
   readonly reencrypted: number
+  /** Of a job that stopped: at least. */
   readonly failed: number
   readonly failures: readonly RowFailure[]
   /** Rows that still are under the version. */
@@ -71,6 +74,7 @@ export interface IncidentReport {
 }
 
 const PAGE = 1_000
+const MAX_FAILURES = 1_000
 const SETTLE_MS = 300_000
 
 /**
@@ -87,20 +91,31 @@ const SETTLE_MS = 300_000
  *
  * @example
  * ```ts
- * import { createWriteStream } from 'node:fs'
- * import { once } from 'node:events'
+ * import { open } from 'node:fs/promises'
  * import type { Keyring } from 'waxseal'
  * import { incident, type RotationSource } from 'waxseal/rotation'
  *
  * export async function leaked(keys: Keyring, keyId: string, tables: RotationSource[]) {
- *   const list = createWriteStream('affected.ndjson', { flags: 'a' })
- *   const write = (line: string) => list.write(line) || once(list, 'drain')
- *   return incident({ keys, keyId, tables, reason: 'laptop stolen', actor: 'ann', write })
+ *   const list = await open('affected.ndjson', 'a', 0o600)
+ *   const write = (line: string) => list.appendFile(line)
+ *   return incident({ keys, keyId, tables, reason: 'stolen', write, flush: () => list.sync() }).finally(() => list.close())
  * }
  * ```
  */
 export async function incident(options: IncidentOptions): Promise<IncidentReport> {
-  const { keys, keyId, tables, reason, actor, decrypt, write, settleMs = SETTLE_MS, onProgress, ...job } = options
+  const {
+    keys,
+    keyId,
+    tables,
+    reason,
+    actor,
+    decrypt,
+    write,
+    flush,
+    settleMs = SETTLE_MS,
+    onProgress,
+    ...job
+  } = options
   const { signal } = job
   if (!Array.isArray(tables) || tables.length === 0) {
     throw config('tables', 'every table that holds rows under the keyring', tables)
@@ -140,7 +155,10 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
     }
   }
   // Before the first row leaves the version: from then on no list could be complete any more.
-  if (!signal?.aborted) for (const [table, made] of lists) if (!noted.has(table)) await noteListed(table, keyId, made)
+  if (!signal?.aborted) {
+    await flush?.()
+    for (const [table, made] of lists) if (!noted.has(table)) await noteListed(table, keyId, made)
+  }
 
   const done: IncidentTable[] = []
   for (const table of tables) {
@@ -206,6 +224,6 @@ async function clear(
   } catch (error) {
     if (!WaxsealError.is(error) || error.code !== 'LIMIT_EXCEEDED') throw error
     const remaining = await left()
-    return { ...nothing, failed: remaining, remaining, stopped: error.code }
+    return { ...nothing, failed: (job.maxFailures ?? MAX_FAILURES) + 1, remaining, stopped: error.code }
   }
 }
