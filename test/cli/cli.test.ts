@@ -26,7 +26,9 @@ const versions = async (at: Place) => {
 }
 
 describe('the command on a PGlite in a folder', () => {
-  it('takes a table through a rotation: status, plan, rotate, rewrap, verify, retire', async () => {
+  it('takes a table through a rotation: status, plan, rotate, rewrap, verify, retire', {
+    timeout: 240_000,
+  }, async () => {
     const at = await made()
     const [first] = await versions(at)
     const status = await at.run(['status'])
@@ -134,7 +136,7 @@ describe.skipIf(missing('the command on a real PostgreSQL', postgresMissing()))(
       const at = await made(server.url)
       await rotate(at)
       const slow = ['rewrap', '--batch-size', '5', '--rows-per-second', '5', '--json']
-      const ended = await at.run(slow, (said, child) => /"done":(5|10|15),/.test(said) && child.kill(signal))
+      const ended = await at.run(slow, (said, child) => /"done":[1-9]/.test(said) && child.kill(signal))
       expect(ended).toMatchObject({ code: expected, signal: null })
       const report = ended.events.find(({ event }) => event === 'rewrap')
       expect(report).toMatchObject({ table: at.tables[0], aborted: true })
@@ -220,11 +222,11 @@ describe.skipIf(missing('the command on a real PostgreSQL', postgresMissing()))(
           '--batch-size',
           '5',
           '--rows-per-second',
-          '20',
+          '5',
           '--lease-ms',
           '200',
         )
-        const killed = await at.run(slow, (said, child) => /"done":(5|10|15),/.test(said) && child.kill('SIGKILL'))
+        const killed = await at.run(slow, (said, child) => /"done":[1-9]/.test(said) && child.kill('SIGKILL'))
         expect(killed.signal).toBe('SIGKILL')
         expect(rows(at)).toHaveLength(60)
         appendFileSync(join(at.folder, 'list.ndjson'), '{"table":"cust')

@@ -17,7 +17,7 @@ export interface Place {
   readonly tables: readonly [string, string]
   keys(): Promise<Keyring>
   /** Runs waxseal to its end. `at` is called with all that was said so far, and the process. */
-  run(args: readonly string[], at?: (said: string, child: ChildProcess) => void): Promise<Ended>
+  run(args: readonly string[], at?: (said: string, child: ChildProcess) => unknown): Promise<Ended>
 }
 
 export interface Ended {
@@ -77,19 +77,23 @@ export async function place(url?: string, rows = 30): Promise<Place> {
      }`,
   )
 
-  const run: Place['run'] = (args, at) =>
+  const run: Place['run'] = (args, given) =>
     new Promise((resolve, reject) => {
       const command = ['--import', TSX, fromRoot('src/cli/main.ts'), ...args]
       const env = { ...process.env, TSX_TSCONFIG_PATH: fromRoot('tsconfig.json') }
       const child = spawn(process.execPath, command, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
       let [out, err] = ['', '']
+      let isOver = false // one signal is enough: a second one ends the command at once
+      const at = (said: string): void => {
+        if (!isOver && given?.(said, child)) isOver = true
+      }
       child.stdout.on('data', (chunk) => {
         out += chunk
-        at?.(out + err, child)
+        at(out + err)
       })
       child.stderr.on('data', (chunk) => {
         err += chunk
-        at?.(out + err, child)
+        at(out + err)
       })
       child.on('error', reject)
       child.on('close', (code, signal) => {
