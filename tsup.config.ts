@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { defineConfig } from 'tsup'
 
 // package.json is the only list of entry points: dist/x/y.js is built from src/x/y.ts. What it calls #… is resolved by
@@ -12,7 +12,14 @@ const entry = files.flatMap((file: string | undefined) =>
   file ? [file.replace('./dist/', 'src/').replace(/\.js$/, '.ts')] : [],
 )
 
-export default defineConfig({
+/** What the command line has inside, for people; their licences ask to be named. */
+const BUNDLED = ['cli-progress', 'string-width', 'emoji-regex', 'is-fullwidth-code-point', 'strip-ansi', 'ansi-regex']
+const licences = BUNDLED.map((name) => {
+  const file = readdirSync(`node_modules/${name}`).find((entry) => /^licen[cs]e/i.test(entry))
+  return `${name}:\n${readFileSync(`node_modules/${name}/${file}`, 'utf8').trim()}`
+})
+
+const library = defineConfig({
   entry,
   outDir: 'dist',
   format: 'esm',
@@ -25,3 +32,35 @@ export default defineConfig({
   splitting: true,
   treeshake: true,
 })
+
+/**
+ * The command is a file of its own, for Node: cli-progress is inside, what is ours is imported from the entries beside
+ * it, so that a keyring which the configuration opened is of the same copy.
+ */
+const command = defineConfig({
+  entry: { 'cli/main': 'src/cli/main.ts' },
+  outDir: 'dist',
+  format: 'esm',
+  target: 'node20',
+  platform: 'node',
+  removeNodeProtocol: false,
+  noExternal: BUNDLED,
+  esbuildPlugins: [
+    {
+      name: 'ours',
+      setup: (build) =>
+        build.onResolve({ filter: /^\.\.\/.*\.ts$/ }, ({ path, importer }) =>
+          /[/\\]src[/\\]cli[/\\]/.test(importer) ? { path: path.replace(/\.ts$/, '.js'), external: true } : undefined,
+        ),
+    },
+  ],
+  banner: {
+    js: `import { createRequire } from 'node:module'\nconst require = createRequire(import.meta.url)\n/*\n${licences.join('\n\n')}\n*/`,
+  },
+  dts: false,
+  clean: false,
+  splitting: false,
+  treeshake: false,
+})
+
+export default [library, command]

@@ -36,7 +36,7 @@ export interface Wrap {
 }
 
 /** Printable, since it stands in messages. */
-export const isKeyUri = (uri: string): boolean => uri.length <= 2048 && /^[!-~]+$/.test(uri)
+export const isKeyUri = (uri: string): boolean => uri.length <= 2048 && /^[ -~]+$/.test(uri)
 
 /** A wrapped 32-byte key is below 1 KiB at every service; 16 KiB leaves room and bounds what a store can feed us. */
 export const MAX_WRAPPED_BYTES = 16_384

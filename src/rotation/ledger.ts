@@ -286,7 +286,7 @@ export function ledgerOf(books: Books, job: string): Ledger {
 }
 
 /** A unique index refused, in the words of PostgreSQL, MySQL and SQLite. */
-function isDuplicate(error: unknown): boolean {
+export function isDuplicate(error: unknown): boolean {
   if (WaxsealError.is(error)) return false
   const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown }
   return (

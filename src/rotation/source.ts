@@ -86,6 +86,8 @@ export interface RotationSource {
   columns(extent: Extent): ReadonlyMap<string, string>
   /** The canonical ids, for reports. */
   rowId(row: SourceRow): string
+  /** Whose data a row is, where the source can say: a customer, a tenant. For lists of what a leak touched. */
+  subjectOf?(row: SourceRow): string | undefined
   /** Values of the declared context, for calls that open a row. */
   contextOf(row: SourceRow): SourceRow | undefined
   /** How many rows are under each of the keys; one indexed query a key. */

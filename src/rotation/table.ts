@@ -22,12 +22,14 @@ import { columnsOf } from './work.ts'
 /** What the sources share: which rows are read, in which order, and how a row that was read is told apart. */
 
 export interface TableOptions {
-  /** Columns to read besides, that `context` needs. */
+  /** Columns to read besides, that `context` or `subject` needs. */
   readonly select?: readonly string[]
   /** Columns of the plaintext of fields that are sealed `into` another, where they are not called as the property. */
   readonly plaintext?: Readonly<Record<string, string>>
   /** The values of the record's declared context for a row; needed by all jobs that open rows. */
   readonly context?: (row: SourceRow) => SourceRow
+  /** Whose data a row is, of its ids and the columns of `select`: for the list of an incident. */
+  readonly subject?: (row: SourceRow) => string | undefined
 }
 
 export type Found = Readonly<Record<string, unknown>>
@@ -113,6 +115,7 @@ export function tableSource<D extends Declaration>(
     columns: (extent) => columnsOf(schema, extent, options.plaintext),
     rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
     contextOf: (row) => options.context?.(row),
+    subjectOf: (row) => options.subject?.(row),
 
     async countByKey(keyIds) {
       const counts = new Map<string, number>()

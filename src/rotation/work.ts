@@ -1,7 +1,7 @@
 import { copyBytes } from '../bytes.ts'
 import { malformed } from '../envelope/format.ts'
+import type { Keys } from '../envelope/keys.ts'
 import { WaxsealError } from '../errors.ts'
-import type { Keyring } from '../keyring/keyring.ts'
 import type { Column, Schema } from '../records/compile.ts'
 import { isSealedField } from '../records/row.ts'
 import type { Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
@@ -49,7 +49,7 @@ function change(source: RotationSource, extent: Extent, { cursor, was }: ReadRow
   return { cursor, set, expect }
 }
 
-export function rewrapWork(keys: Keyring, source: RotationSource, from: readonly string[]): Work {
+export function rewrapWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
   return {
     name: 'rewrap',
     filter: { keys: from },
@@ -63,7 +63,7 @@ export function rewrapWork(keys: Keyring, source: RotationSource, from: readonly
   }
 }
 
-export function reencryptWork(keys: Keyring, source: RotationSource, from: readonly string[]): Work {
+export function reencryptWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
   return {
     name: 'reencrypt',
     filter: { keys: from },
@@ -78,7 +78,7 @@ export function reencryptWork(keys: Keyring, source: RotationSource, from: reado
 }
 
 /** Plaintext rows become ciphertext. The declaration has to be in its `encrypt` phase, or strict. */
-export function encryptWork(keys: Keyring, source: RotationSource): Work {
+export function encryptWork(keys: Keys, source: RotationSource): Work {
   const { envelope, moved, columns } = source.record.schema
   return {
     name: 'encrypt',
@@ -102,7 +102,7 @@ export function encryptWork(keys: Keyring, source: RotationSource): Work {
 }
 
 /** The way back, for people who leave: ciphertext rows become plaintext. */
-export function decryptWork(keys: Keyring, source: RotationSource): Work {
+export function decryptWork(keys: Keys, source: RotationSource): Work {
   const { envelope, columns } = source.record.schema
   return {
     name: 'decrypt',
@@ -125,7 +125,7 @@ export function decryptWork(keys: Keyring, source: RotationSource): Work {
 }
 
 /** Opens every row, commitment included, and changes none. */
-export function verifyWork(keys: Keyring, source: RotationSource): Work {
+export function verifyWork(keys: Keys, source: RotationSource): Work {
   return {
     name: 'verify',
     filter: 'sealed',

@@ -8,7 +8,7 @@ import { keyStoreSchema, postgresKeyStore } from '../../src/keystore/postgres.ts
 import { localKms } from '../../src/kms/local.ts'
 import { retire } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
-import { type Client, pgClient } from '../rotation/clients.ts'
+import { type PostgresClient, pgClient } from '../rotation/clients.ts'
 import { createTable } from '../rotation/tables.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { fromRoot } from '../support/sources.ts'
@@ -41,7 +41,7 @@ if (![seed, rows, seconds].every((n) => Number.isSafeInteger(n) && n >= 0) || ro
 const ROOT = '3c'.repeat(32)
 const CHUNK = 1_000
 
-async function main(folder: string, server: PostgresServer, client: Client): Promise<string[]> {
+async function main(folder: string, server: PostgresServer, client: PostgresClient): Promise<string[]> {
   const shape: Shape = seed % 2 === 0 ? 'columns' : 'packed'
   const record = recordOf(shape)
   const script = join(folder, 'worker.mjs')
@@ -100,7 +100,12 @@ async function main(folder: string, server: PostgresServer, client: Client): Pro
   return wrong
 }
 
-async function fill({ query }: Client, record: ReturnType<typeof recordOf>, keys: Keyring, { rows: all }: Model) {
+async function fill(
+  { query }: PostgresClient,
+  record: ReturnType<typeof recordOf>,
+  keys: Keyring,
+  { rows: all }: Model,
+) {
   for (let from = 0; from < rows; from += CHUNK) {
     const chunk = Array.from({ length: Math.min(CHUNK, rows - from) }, (_, i): Plain => {
       const id = from + i
@@ -114,7 +119,7 @@ async function fill({ query }: Client, record: ReturnType<typeof recordOf>, keys
   }
 }
 
-async function read({ query }: Client, record: ReturnType<typeof recordOf>, keys: Keyring) {
+async function read({ query }: PostgresClient, record: ReturnType<typeof recordOf>, keys: Keyring) {
   const found = new Map<number, Plain>()
   for (let after = -1; ; ) {
     const page = await query('select * from accounts where id > $1 order by id limit 5000', [after])

@@ -1,6 +1,6 @@
 import type { Keyring } from '../../src/index.ts'
 import { quoteColumn } from '../../src/records/sql.ts'
-import type { Client } from '../rotation/clients.ts'
+import type { PostgresClient } from '../rotation/clients.ts'
 import type { Model, Plain } from './model.ts'
 import { type Choices, choices } from './random.ts'
 import type { recordOf } from './worker.ts'
@@ -13,7 +13,7 @@ export type Counts = Record<(typeof KINDS)[number] | 'conflict' | 'lost', number
 
 /** One application that goes on writing. It owns the ids that are `own` modulo WRITERS, so that their last writer is known. */
 export async function write(
-  { query }: Client,
+  { query }: PostgresClient,
   record: ReturnType<typeof recordOf>,
   keys: Keyring,
   own: number,

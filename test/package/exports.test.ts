@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core'
@@ -105,15 +105,41 @@ describe('the built package', () => {
     expect(texts.filter(([, text]) => text.includes(fromRoot()) || text.includes('sourceMappingURL'))).toEqual([])
   })
 
-  it('names no Node module but in the file store, and bundles no dependency', () => {
+  it('names no Node module but in the file store and the command, and needs no package but @noble', () => {
     const names = filesOf(join(built.folder, 'dist')).filter((name) => name.endsWith('.js'))
     const users = names.filter((name) => /\bfrom\s*["']node:/.test(built.text(join('dist', name))))
-    expect(users).toEqual(['keystore/file.js'])
+    expect(users.filter((name) => name !== 'cli/main.js')).toEqual(['keystore/file.js'])
     const all = names.map((name) => built.text(join('dist', name))).join('\n')
     const packages = new Set(
       [...all.matchAll(/(?<!["'])\b(?:from|import)\s*\(?["']([^."'][^"']*)["']/g)].map((match) => match[1]!),
     )
     expect([...packages].filter((name) => !/^(@noble\/(ciphers|hashes)\/|node:|#)/.test(name))).toEqual([])
+  })
+
+  it('has a command that runs on plain Node with what is in the package, and names what is bundled', () => {
+    const text = built.text('dist/cli/main.js')
+    expect(text.startsWith('#!/usr/bin/env node\n')).toBe(true)
+    expect(text).toContain('Permission is hereby granted')
+    const main = join(built.folder, 'dist/cli/main.js')
+    expect(execFileSync(process.execPath, [main, '--help'], { encoding: 'utf8' })).toContain('waxseal <command>')
+    const config = join(built.folder, 'cli.mjs')
+    writeFileSync(
+      config,
+      `import { createKeyring, int, records, text } from 'waxseal'
+       import { memoryKeyStore } from 'waxseal/keystore/memory'
+       import { localKms } from 'waxseal/kms/local'
+       import { postgresTable } from 'waxseal/rotation/postgres'
+       export default async () => {
+         const keys = await createKeyring({ name: 'crm', store: memoryKeyStore(), kms: localKms('7'.repeat(64)) })
+         const people = records('people', { id: { id: int() }, fields: { email: text() } })
+         const db = { query: async () => ({ rows: [{ count: '0' }] }) }
+         return { keys, tables: [postgresTable(db, people)] }
+       }`,
+    )
+    const told = execFileSync(process.execPath, [main, 'plan', '--json', '-c', config], { encoding: 'utf8' })
+    expect(JSON.parse(told)).toMatchObject({ event: 'plan', rows: { rewrap: 0 } })
+    const asked = spawnSync(process.execPath, [main, 'rewrap', '-c', config], { encoding: 'utf8' })
+    expect(asked.stderr).not.toContain('expected an open keyring') // one copy of the library
   })
 
   it.each([true, false])('compiles for a strict consumer, exactOptionalPropertyTypes: %s', (exact) => {

@@ -4,7 +4,7 @@ import type { Keyring, KeyState } from 'waxseal'
 import { type RotationSource, reencrypt, retire, rewrap, verify } from 'waxseal/rotation'
 import { postgresTable } from 'waxseal/rotation/postgres'
 import { testKeyring } from 'waxseal/testing'
-import { type Client, pgliteClient } from '../rotation/clients.ts'
+import { type PostgresClient, pgliteClient } from '../rotation/clients.ts'
 import { type AnyRecords, type AnyRow, createTable, insert, people, readStored } from '../rotation/tables.ts'
 
 /** What should be: rows with the version each is under, and the state of each version. */
@@ -13,7 +13,7 @@ interface Model {
   readonly states: Map<string, KeyState>
 }
 interface Real {
-  readonly client: Client
+  readonly client: PostgresClient
   readonly keys: Keyring
   readonly record: AnyRecords
   readonly table: RotationSource
@@ -217,7 +217,7 @@ const commands = fc.commands<Model, Real, true>(
   { maxCommands: 40, size: 'max' },
 )
 
-let client: Client
+let client: PostgresClient
 beforeAll(() => {
   client = pgliteClient()
 })

@@ -5,12 +5,14 @@ import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
 import { type PostgresClient, pgClient, postgresJsClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
+import { incidentSuite } from './incident.ts'
 import { inPlaceSuite } from './inplace.ts'
 import { jobSuite, oldRows } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
 import { collationSuite, pageSuite, sequenceSuite } from './pages.ts'
+import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { serverSuite } from './servers.ts'
@@ -45,6 +47,8 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     verifySuite(client)
     inPlaceSuite(client)
     rangeSuite(client)
+    planSuite(client)
+    incidentSuite(client)
   })
 
   describe('servers, roles and sessions', () => {

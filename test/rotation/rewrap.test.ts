@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, describe } from 'vitest'
 import { type PostgresClient, pgliteClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
+import { incidentSuite } from './incident.ts'
 import { inPlaceSuite } from './inplace.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite, sequenceSuite } from './pages.ts'
+import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { verifySuite } from './verify.ts'
@@ -31,4 +33,6 @@ describe('rewrap on PGlite', () => {
   verifySuite(() => client)
   inPlaceSuite(() => client)
   rangeSuite(() => client)
+  planSuite(() => client)
+  incidentSuite(() => client)
 })

@@ -1,0 +1,148 @@
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { WaxsealError } from '../index.ts'
+
+type Shapes = NonNullable<ParseArgsConfig['options']>
+
+/** The command line: what each command takes, and what is said about it. */
+
+export const COMMANDS = {
+  status: 'the versions of the keyring, and what maintain() would do now',
+  plan: 'what a rotation would touch, and for how long; changes nothing',
+  rotate: 'stage a new version; with --promote, make it active',
+  rewrap: 'move rows under the active version; ciphertext stays',
+  reencrypt: 'give rows under old versions new data keys',
+  verify: 'open every row; changes nothing',
+  retire: 'retire a version, after a proof that no row refers to it: waxseal retire <key id>',
+  incident: 'a key may have leaked: mark, list, re-encrypt: waxseal incident <key id>',
+} as const
+export type Command = keyof typeof COMMANDS
+
+interface Option {
+  readonly type: 'string' | 'boolean'
+  readonly multiple?: true
+  readonly short?: string
+  /** Of numbers: the least. */
+  readonly least?: number
+  readonly for: readonly Command[] | 'all'
+  readonly help: string
+}
+
+const JOBS = ['rewrap', 'reencrypt', 'verify', 'incident'] as const
+const OPTIONS: Readonly<Record<string, Option>> = {
+  config: {
+    type: 'string',
+    short: 'c',
+    for: 'all',
+    help: 'module with the keyring and tables; waxseal.config.(js|mjs)',
+  },
+  json: { type: 'boolean', for: 'all', help: 'a line of JSON for everything that is said, on stdout' },
+  help: { type: 'boolean', short: 'h', for: 'all', help: 'this' },
+  table: {
+    type: 'string',
+    multiple: true,
+    for: ['plan', 'rewrap', 'reencrypt', 'verify'],
+    help: 'this table alone; again for more',
+  },
+  'rows-per-second': {
+    type: 'string',
+    least: 1,
+    for: ['plan', ...JOBS],
+    help: 'plan: the pace to reckon with; jobs: go no faster',
+  },
+  sample: { type: 'string', least: 0, for: ['plan'], help: 'rows to measure the pace with; 200' },
+  'batch-size': { type: 'string', least: 1, for: JOBS, help: 'rows in a transaction; 500' },
+  'max-batch-ms': { type: 'string', least: 1, for: JOBS, help: 'halve batches that take longer' },
+  'max-failures': { type: 'string', least: 0, for: JOBS, help: 'stop after so many broken rows; 1000' },
+  ranges: { type: 'string', least: 1, for: JOBS, help: 'cut the table for so many processes; 1' },
+  'lease-ms': { type: 'string', least: 100, for: JOBS, help: 'until the work of a killed process is taken up; 30000' },
+  from: { type: 'string', multiple: true, for: ['reencrypt'], help: 'this version alone; again for more' },
+  promote: { type: 'boolean', for: ['rotate'], help: 'make the staged version active' },
+  urgent: { type: 'boolean', for: ['rotate'], help: 'with --promote: before every instance can know it' },
+  reason: { type: 'string', for: ['rotate', 'retire', 'incident'], help: 'kept in the history for good' },
+  actor: { type: 'string', for: ['rotate', 'incident'], help: 'who does it' },
+  list: { type: 'string', for: ['incident'], help: 'the file for the list of affected rows; appended to' },
+  priority: { type: 'string', multiple: true, for: ['incident'], help: 'this table first; again for the next' },
+  'settle-ms': { type: 'string', least: 0, for: ['incident'], help: 'the longest refreshMs of any instance; 300000' },
+  'refuse-reads': { type: 'boolean', for: ['incident'], help: 'refuse to open what is under the version' },
+  yes: { type: 'boolean', for: ['incident'], help: 'do it; without, it says what would be done' },
+}
+
+export interface Given {
+  readonly command: Command
+  readonly keyId: string | undefined
+  readonly flag: (name: string) => boolean
+  readonly text: (name: string) => string | undefined
+  readonly list: (name: string) => readonly string[]
+  readonly number: (name: string) => number | undefined
+}
+
+export const usage = (argument: string, message: string): WaxsealError =>
+  new WaxsealError('CONFIG', message, { argument })
+
+/** Parses the arguments; undefined when help is asked for. CONFIG for what a command does not take. */
+export function parse(args: readonly string[]): Given | undefined {
+  const options: Shapes = Object.fromEntries(
+    Object.entries(OPTIONS).map(([name, { type, multiple = false, short }]) => [
+      name,
+      { type, multiple, ...(short && { short }) },
+    ]),
+  )
+  const { values, positionals } = parsed(args, options)
+  if (values.help) return undefined
+  const [word, keyId, ...more] = positionals
+  if (word === undefined || !Object.hasOwn(COMMANDS, word)) {
+    throw usage('command', `expected one of ${Object.keys(COMMANDS).join(', ')}; see --help`)
+  }
+  const command = word as Command
+  const takesKey = command === 'retire' || command === 'incident'
+  if (takesKey !== (keyId !== undefined) || more.length > 0) {
+    throw usage('command', takesKey ? `${command} takes one key id` : `${command} takes options only`)
+  }
+  for (const name of Object.keys(values)) {
+    const { for: commands } = OPTIONS[name]!
+    if (commands !== 'all' && !commands.includes(command)) throw usage(name, `${command} does not take --${name}`)
+  }
+  const number = (name: string): number | undefined => {
+    const value = values[name]
+    if (value === undefined) return undefined
+    const least = OPTIONS[name]!.least ?? 0
+    if (typeof value === 'string' && /^\d{1,12}$/.test(value) && Number(value) >= least) return Number(value)
+    throw usage(name, `--${name} expected an integer of at least ${least}`)
+  }
+  return {
+    command,
+    keyId,
+    flag: (name) => values[name] === true,
+    text: (name) => values[name] as string | undefined,
+    list: (name) => (values[name] as string[] | undefined) ?? [],
+    number,
+  }
+}
+
+function parsed(args: readonly string[], options: Shapes) {
+  try {
+    return parseArgs({ args: [...args], options, allowPositionals: true, strict: true })
+  } catch (error) {
+    throw usage('arguments', error instanceof Error ? error.message : 'could not be read')
+  }
+}
+
+export function helpText(): string {
+  const wide = (text: string) => `  ${text.padEnd(28)} `
+  const commands = Object.entries(COMMANDS).map(([name, help]) => wide(name) + help)
+  const options = Object.entries(OPTIONS).map(([name, { type, short, help, for: commands }]) => {
+    const flag = `${short ? `-${short}, ` : ''}--${name}${type === 'string' ? ' …' : ''}`
+    return `${wide(flag)}${help}${commands === 'all' ? '' : ` [${commands.join(', ')}]`}`
+  })
+  return [
+    'waxseal <command> [options]',
+    '',
+    ...commands,
+    '',
+    ...options,
+    '',
+    'Exit codes: 0 done, 1 failures were recorded, 2 wrong usage or configuration, 3 refused, 4 unavailable: try again,',
+    '130 or 143 interrupted: run it again to go on.',
+    '',
+  ].join('\n')
+}
