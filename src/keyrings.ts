@@ -1,4 +1,4 @@
-import { config } from './errors.ts'
+import { config, WaxsealError } from './errors.ts'
 import type { Keyring } from './keyring/keyring.ts'
 
 export interface KeyringsOptions {
@@ -108,7 +108,11 @@ export function keyrings({ max, open }: KeyringsOptions): Keyrings {
           forget(name, entry)
           throw error
         })
-        await keys.ready()
+        await keys.ready().catch((error) => {
+          // Somebody closed what was lent: the next one opens it again.
+          if (WaxsealError.is(error) && error.code === 'CONFIG') forget(name, entry)
+          throw error
+        })
         return await work(keys)
       } finally {
         leave(entry)

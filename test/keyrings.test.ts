@@ -178,6 +178,13 @@ describe('a collection of keyrings', () => {
     expect(closed).toEqual(['b', 'a'])
   })
 
+  it('opens one anew that somebody closed while it was lent', async () => {
+    const { tenants } = watched(3)
+    await tenants.use('a', (keys) => keys.close())
+    expect(await refusal(() => tenants.use('a', touch))).toMatchObject({ code: 'CONFIG' })
+    expect(await tenants.use('a', touch)).toBe(NOTE.body)
+  })
+
   it.each([0, -1, 1.5, 1_000_001, Number.NaN, '10', undefined])('of at most %s is CONFIG', async (max) => {
     const open = (): Promise<Keyring> => Promise.reject(new Error('unused'))
     const error = await refusal(() => keyrings({ max: max as number, open }))

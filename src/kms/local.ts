@@ -2,7 +2,7 @@ import { concat, copyBytes, fromBase64url, fromHex, toBase64url, utf8 } from '..
 import { encodeContext } from '../context.ts'
 import { defaultEngine } from '../engine/index.ts'
 import { kdf, LABELS } from '../engine/kdf.ts'
-import { config, WaxsealError } from '../errors.ts'
+import { config, typeName, WaxsealError } from '../errors.ts'
 import { printsAs, Secret } from '../secret.ts'
 import type { KmsContext, KmsDriver } from './kms.ts'
 
@@ -145,7 +145,14 @@ function fromBytes(root: Uint8Array): KmsDriver {
 function fromPassphrase(options: PassphraseOptions): KmsDriver {
   const { passphrase, label = 'default', kdf: chosen = 'scrypt' } = options
   if (typeof passphrase !== 'string' || passphrase.normalize('NFC').length < 12) {
-    throw config('passphrase', 'at least 12 characters', passphrase)
+    const got = typeof passphrase === 'string' ? ` of ${passphrase.normalize('NFC').length}` : ''
+    throw new WaxsealError(
+      'CONFIG',
+      `"passphrase" expected at least 12 characters, got ${typeName(passphrase)}${got}`,
+      {
+        argument: 'passphrase',
+      },
+    )
   }
   const secret = utf8(passphrase.normalize('NFC'))
   if (!secret) throw config('passphrase', 'well-formed text', passphrase)
@@ -240,12 +247,15 @@ function stretcher(passphrase: Secret): (head: Uint8Array) => Promise<Secret> {
 
 function seal(key: Secret, plain: Uint8Array, context: KmsContext): Uint8Array {
   const aead = key.use((bytes) => defaultEngine().aead('xchacha20-poly1305', bytes))
-  return aead.seal(plain, encodeContext(context))
+  const sealed = aead.seal(plain, encodeContext(context))
+  aead.destroy()
+  return sealed
 }
 
 async function open(key: Secret, sealed: Uint8Array, context: KmsContext): Promise<Uint8Array> {
   const aead = key.use((bytes) => defaultEngine().aead('xchacha20-poly1305', bytes))
   const plain = aead.open(sealed, encodeContext(context))
+  aead.destroy()
   if (!plain) throw new WaxsealError('DECRYPTION_FAILED', 'kms: another root key or passphrase, or a changed key store')
   return plain
 }
