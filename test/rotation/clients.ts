@@ -17,7 +17,6 @@ export interface Client {
   /** A statement that finds the table of a name, and the words that make a schema. */
   readonly findTable: string
   readonly makeSchema: string
-  readonly hasNumeric: boolean
   close(): Promise<void>
 }
 
@@ -32,7 +31,6 @@ const postgresClient = (name: string, db: Postgres, close: () => Promise<void>):
   table: (record, options) => postgresTable(db, record, options),
   findTable: 'select 1 from pg_class where relname = $1',
   makeSchema: 'create schema',
-  hasNumeric: true,
   close,
 })
 
@@ -77,7 +75,6 @@ export function sqliteClient(name: string, db: SqliteDatabase, own: SqliteDataba
     table: (record, options) => sqliteTable(db, record, options),
     findTable: 'select 1 from sqlite_master where name = $1',
     makeSchema: `attach ':memory:' as`,
-    hasNumeric: false,
     async close() {
       db.close()
       if (own !== db) own.close()
