@@ -1,5 +1,6 @@
 import { type Postgres, queryOf } from '../../postgres.ts'
 import { entryOf, JOB_TABLES, TABLES } from '../ledger.ts'
+import { sleep } from '../pace.ts'
 import type { Books, Step } from '../source.ts'
 
 const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
@@ -60,8 +61,9 @@ export function postgresBooks(db: Postgres): Books {
 
   return {
     now: NOW,
-    query: (sql, params = []) => query(numbered(sql), params),
-    run: async (sql, params = []) => (await query(`${numbered(sql)} returning 1`, params)).length,
+    query: (sql, params = []) => rolledBackOften(() => query(numbered(sql), params)),
+    run: async (sql, params = []) =>
+      (await rolledBackOften(() => query(`${numbered(sql)} returning 1`, params))).length,
     prepare() {
       prepared ??= make().catch((error) => {
         prepared = undefined
@@ -69,5 +71,23 @@ export function postgresBooks(db: Postgres): Books {
       })
       return prepared
     },
+  }
+}
+
+const ATTEMPTS = 6
+
+/**
+ * A transaction of the application may lock the same rows in another order, or the isolation level may be a strict one:
+ * then PostgreSQL rolls one of the two back. A statement that was rolled back whole may simply be sent again.
+ */
+export async function rolledBackOften<T>(send: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await send()
+    } catch (error) {
+      const code = (error as { code?: unknown } | null)?.code
+      if (attempt === ATTEMPTS || (code !== '40P01' && code !== '40001')) throw error
+      await sleep(Math.random() * 20 * 2 ** attempt)
+    }
   }
 }

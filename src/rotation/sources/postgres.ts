@@ -3,8 +3,7 @@ import { type Postgres, queryOf } from '../../postgres.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { quoteColumn, quoteName } from '../../records/sql.ts'
-import { sleep } from '../pace.ts'
-import { HELD, postgresBooks, STEP, type StepRow, stepValues } from '../postgres/books.ts'
+import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
 import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
 import type { Change, RotationSource, Step } from '../source.ts'
 import { type Cells, type TableOptions, tableSource } from '../table.ts'
@@ -100,7 +99,7 @@ export function postgresTable<D extends Declaration>(
 
   return tableSource(record, options, {
     books: postgresBooks(db),
-    query,
+    query: (sql, params) => rolledBackOften(() => query(sql, params)),
     place: (n) => `$${n}`,
     idText: (id, type) => (type === 'bytes' ? `encode(${id}, 'hex')` : `${id}::text`),
     // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
@@ -163,23 +162,5 @@ export function postgresTable<D extends Declaration>(
         returning 1
       ), ${STEP}`
     return [text, [...stepValues(step, changes.length), JSON.stringify(documents)]]
-  }
-}
-
-const ATTEMPTS = 6
-
-/**
- * A transaction of the application may lock the same rows in another order, or the isolation level may be a strict one:
- * then PostgreSQL rolls one of the two back. A batch of compare-and-swaps may simply be sent again.
- */
-async function rolledBackOften<T>(send: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await send()
-    } catch (error) {
-      const code = (error as { code?: unknown } | null)?.code
-      if (attempt === ATTEMPTS || (code !== '40P01' && code !== '40001')) throw error
-      await sleep(Math.random() * 20 * 2 ** attempt)
-    }
   }
 }
