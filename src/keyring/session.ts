@@ -207,8 +207,15 @@ export function openSession(
     const before = current()
     // A write of this process may have overtaken the read: then the older answer is dropped.
     const takeOver = (next: Loaded): void => {
-      if (current() === before || next.manifest.epoch >= current().manifest.epoch) install(next, askedAt)
-      else wipeNew(next, current())
+      const held = current()
+      if (next === held) install(next, askedAt)
+      else if (held !== before && next.manifest.epoch < held.manifest.epoch) wipeNew(next, held)
+      else {
+        // A key that is in use stays the one that is in use: others may hold on to it.
+        const merged = assemble(engine, next, ({ id }) => (held.masters.get(id) ?? next.masters.get(id))?.secret)
+        wipeNew(next, merged)
+        install(merged, askedAt)
+      }
     }
     const next = await load(origin, before, wanted, takeOver).catch((error) => {
       current() // closed meanwhile: that is the reason, not a wiped key
@@ -226,7 +233,7 @@ export function openSession(
   }
 
   async function write(changed: Manifest, brought?: Brought): Promise<Manifest | undefined> {
-    const { manifest: before, integrity, masters, stored: old, failure } = current()
+    const { manifest: before, integrity, stored: old } = current()
     const manifest = { ...changed, epoch: before.epoch + 1 }
     const stored = integrity.use((key) => seal(engine, key, manifest, { ...old.keys, ...brought?.keys }))
     const askedAt = now()
@@ -238,7 +245,8 @@ export function openSession(
     }
     brought?.onWritten?.()
     // A refresh may have seen this write, and later ones of others, before its answer came back.
-    if (current().manifest.epoch < manifest.epoch) {
+    const { manifest: held, masters, failure } = current()
+    if (held.epoch < manifest.epoch) {
       const secretOf = ({ id }: { id: string }) => masters.get(id)?.secret ?? brought?.secrets?.get(id)
       install(assemble(engine, { stored, manifest, integrity, failure }, secretOf), askedAt)
     }
