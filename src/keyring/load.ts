@@ -170,9 +170,18 @@ const flights = new WeakMap<KeyStore, Set<Flight>>()
 
 /**
  * Opens for many callers at once with one load. It is shared by those who come while it runs: each gets keys of its own
- * to close, the shared ones are wiped behind the last, and a failure is told to these callers and forgotten.
+ * to close, the shared ones are wiped behind the last, and a failure is told to these callers and forgotten. Who joined
+ * a load that is behind `minEpoch`, which may have been written since it began, waits for one that began later.
  */
-export async function loadShared(origin: Origin): Promise<{ loaded: Loaded; ageMs: number }> {
+export async function loadShared(origin: Origin, minEpoch = 0): Promise<{ loaded: Loaded; ageMs: number }> {
+  const joined = await join(origin)
+  if (joined.ageMs === undefined || joined.loaded.manifest.epoch >= minEpoch) return { ageMs: 0, ...joined }
+  wipeLoaded(joined.loaded)
+  return { ageMs: 0, ...(await join(origin)) }
+}
+
+/** `ageMs`: for how long the load had been running, or has since, when it is somebody else's. */
+async function join(origin: Origin): Promise<{ loaded: Loaded; ageMs?: number }> {
   const running = flights.get(origin.store) ?? new Set()
   flights.set(origin.store, running)
   const shared = [...running].find((flight) => isSame(flight.origin, origin))
@@ -185,7 +194,7 @@ export async function loadShared(origin: Origin): Promise<{ loaded: Loaded; ageM
   flight.callers++
   try {
     const loaded = ownCopy(origin.engine, await flight.loading)
-    return { loaded, ageMs: shared ? Date.now() - flight.startedAt : 0 }
+    return shared ? { loaded, ageMs: Date.now() - flight.startedAt } : { loaded }
   } finally {
     if (--flight.callers === 0) flight.loading.then(wipeLoaded, () => undefined)
   }

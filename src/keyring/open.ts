@@ -29,7 +29,7 @@ export async function openKeyring(options: KeyringOptions): Promise<Keyring> {
   demandPin(options, origin)
   const now = clockOf(options)
   const askedAt = now()
-  const { loaded, ageMs } = await loadShared(origin)
+  const { loaded, ageMs } = await loadShared(origin, options.pin?.minEpoch)
   try {
     return keyring(origin, options, loaded, Math.min(askedAt, now() - ageMs))
   } catch (error) {

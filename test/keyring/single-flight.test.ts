@@ -125,8 +125,46 @@ describe('the keyrings of one flight', () => {
       'open',
       'KEY_STATE',
     ])
-    expect([store.loads, kms.unwraps, zeros(kms.handed)]).toEqual([1, 3, true])
+    // One load for all, and one more before the third is told of a rollback.
+    expect([store.loads, kms.unwraps, zeros(kms.handed)]).toEqual([2, 6, true])
     expect(notes.decrypt((results[1] as PromiseFulfilledResult<Keyring>).value, row)).toEqual(NOTE)
+  })
+})
+
+describe('whoever joins a load that began before its pin was written', () => {
+  /** One load under way that has read the old epoch already, then a write, then an opening that is pinned to it. */
+  async function overtaken(minEpoch: (written: number) => number) {
+    const { open, kms, store, held, maker, row } = await started()
+    held.resolve()
+    const answered = deferred<void>()
+    kms.slow = () => answered.promise
+    const first = open()
+    await quiet()
+    kms.slow = async () => {}
+    await maker.suspend(activeOf(maker))
+    store.loads = 0
+    const { epoch } = maker.status()
+    const pinned = open({ pin: { minEpoch: minEpoch(epoch) } })
+    const same = open()
+    await quiet()
+    answered.resolve()
+    return { kms, store, row, epoch, first: await first, same: await same, pinned }
+  }
+
+  it('gets one that began later, and no rollback; the others keep theirs', async () => {
+    const { epoch, first, same, pinned, store, row } = await overtaken((written) => written)
+    const keys = await pinned
+    expect([first, same, keys].map((each) => each.status().epoch)).toEqual([epoch - 1, epoch - 1, epoch])
+    expect(store.loads).toBe(1)
+    expect(notes.decrypt(keys, row)).toEqual(NOTE)
+  })
+
+  it('is told of a rollback that is one, after one more read', async () => {
+    const { pinned, store, kms } = await overtaken((written) => written + 1)
+    expect(await refusal(() => pinned)).toMatchObject({ code: 'KEY_STATE', state: 'rolled back' })
+    expect(store.loads).toBe(1)
+    await quiet()
+    expect(kms.handed.length).toBeGreaterThan(0)
   })
 })
 
