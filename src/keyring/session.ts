@@ -141,6 +141,16 @@ export function openSession(
     return live.loaded
   }
 
+  /** What fails because the keyring was closed meanwhile says so, and not that a key was wiped. */
+  async function orClosed<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work
+    } catch (error) {
+      current()
+      throw error
+    }
+  }
+
   function tell(operation: string, error: unknown): void {
     if (!live.loaded) return
     try {
@@ -217,10 +227,7 @@ export function openSession(
         install(merged, askedAt)
       }
     }
-    const next = await load(origin, before, wanted, takeOver).catch((error) => {
-      current() // closed meanwhile: that is the reason, not a wiped key
-      throw error
-    })
+    const next = await orClosed(load(origin, before, wanted, takeOver))
     if (!live.loaded) wipeLoaded(next)
     takeOver(next)
     for (const id of wanted) {
@@ -309,7 +316,7 @@ export function openSession(
       const onWritten = (): void => {
         origin.roots = roots
       }
-      return { ...(await wrapAnew(origin, current(), roots)), onWritten }
+      return { ...(await orClosed(wrapAnew(origin, current(), roots))), onWritten }
     },
     write,
     rootKeys: () => current().stored.keys[INTEGRITY]!.map((wrap) => wrap.uri),

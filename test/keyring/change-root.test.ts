@@ -224,3 +224,30 @@ describe('a change of the root key that is interrupted', () => {
     await reads(await open({ kms: fresh }), rows)
   })
 })
+
+describe('closing while the root key is changed', () => {
+  it.each([
+    ['the store is read', 'load'],
+    ['keys are unwrapped', 'unwrap'],
+    ['keys are wrapped', 'wrap'],
+    ['it is written', 'save'],
+  ] as const)('while %s is CONFIG for the change, and the keyring opens as before', async (_, at) => {
+    const { store, old, fresh, open, rows } = await started()
+    const keys = await open() // the retired version is not in memory
+    const original = { load: store.load, save: store.save, unwrap: old.unwrap, wrap: fresh.wrap }
+    const closing =
+      <A extends unknown[], R>(call: (...given: A) => Promise<R>) =>
+      async (...given: A): Promise<R> => {
+        await keys.close()
+        return call(...given)
+      }
+    if (at === 'load') store.load = closing(original.load)
+    if (at === 'save') store.save = closing(original.save)
+    if (at === 'unwrap') old.unwrap = closing(original.unwrap)
+    if (at === 'wrap') fresh.wrap = closing(original.wrap)
+    expect(await refusal(() => keys.changeRootKey({ kms: fresh }))).toMatchObject({ code: 'CONFIG', argument: 'keys' })
+    Object.assign(store, { load: original.load, save: original.save })
+    old.unwrap = original.unwrap
+    await reads(await open({ kms: [old, fresh] }), rows)
+  })
+})
