@@ -72,6 +72,25 @@ export function keyrings({ max, open }: KeyringsOptions): Keyrings {
     return entry
   }
 
+  /** Enters a keyring that is open and ready. One that a borrower closed is opened again, once. */
+  async function enterReady(name: string, isAgain = false): Promise<Entry> {
+    if (isClosed) throw config('keyrings', 'an open collection', 'a closed one')
+    const entry = enter(name)
+    let isOpen = false
+    try {
+      const keys = await entry.opening
+      isOpen = true
+      await keys.ready()
+      return entry
+    } catch (error) {
+      const wasClosed = isOpen && WaxsealError.is(error) && error.code === 'CONFIG'
+      if (!isOpen || wasClosed) forget(name, entry)
+      leave(entry)
+      if (wasClosed && !isAgain) return enterReady(name, true)
+      throw error
+    }
+  }
+
   function leave(entry: Entry): void {
     entry.users--
     if (entry.forgotten) shut(entry)
@@ -101,19 +120,9 @@ export function keyrings({ max, open }: KeyringsOptions): Keyrings {
 
   return {
     async use(name, work) {
-      if (isClosed) throw config('keyrings', 'an open collection', 'a closed one')
-      const entry = enter(name)
+      const entry = await enterReady(name)
       try {
-        const keys = await entry.opening.catch((error) => {
-          forget(name, entry)
-          throw error
-        })
-        await keys.ready().catch((error) => {
-          // Somebody closed what was lent: the next one opens it again.
-          if (WaxsealError.is(error) && error.code === 'CONFIG') forget(name, entry)
-          throw error
-        })
-        return await work(keys)
+        return await work(await entry.opening)
       } finally {
         leave(entry)
       }

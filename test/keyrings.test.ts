@@ -179,10 +179,32 @@ describe('a collection of keyrings', () => {
   })
 
   it('opens one anew that somebody closed while it was lent', async () => {
-    const { tenants } = watched(3)
+    const { tenants, opened } = watched(3)
     await tenants.use('a', (keys) => keys.close())
-    expect(await refusal(() => tenants.use('a', touch))).toMatchObject({ code: 'CONFIG' })
-    expect(await tenants.use('a', touch)).toBe(NOTE.body)
+    expect(await Promise.all([1, 2, 3].map(() => tenants.use('a', touch)))).toEqual(Array(3).fill(NOTE.body))
+    expect([opened, tenants.size]).toEqual([['a', 'a'], 1])
+  })
+
+  it('tries that once: a CONFIG that stays is told', async () => {
+    let openings = 0
+    const open = async (name: string): Promise<Keyring> => {
+      openings++
+      const keys = await openKeyring({ name, store, kms })
+      await keys.close()
+      return keys
+    }
+    const tenants = keyrings({ max: 3, open })
+    expect(await refusal(() => tenants.use('a', touch))).toMatchObject({ code: 'CONFIG', argument: 'keys' })
+    expect([openings, tenants.size]).toEqual([2, 0])
+  })
+
+  it('opens nothing again once the collection is closed', async () => {
+    const { tenants, opened } = watched(3)
+    await tenants.use('a', (keys) => keys.close())
+    const waiting = refusal(() => tenants.use('a', touch))
+    await tenants.close()
+    expect(await waiting).toMatchObject({ code: 'CONFIG', argument: 'keyrings' })
+    expect(opened).toEqual(['a'])
   })
 
   it.each([0, -1, 1.5, 1_000_001, Number.NaN, '10', undefined])('of at most %s is CONFIG', async (max) => {
