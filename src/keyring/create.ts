@@ -3,6 +3,7 @@ import { SUITES } from '../envelope/suites.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { loadStored, saveStored } from '../keystore/keystore.ts'
 import { Secret } from '../secret.ts'
+import { readClocks } from './clocks.ts'
 import { type Keyring, keyring } from './keyring.ts'
 import { assemble, load, type NewMaster, newMaster, wrapContext, wrapSecret } from './load.ts'
 import { INTEGRITY, keyringId, newManifest, seal, wrapsHash } from './manifest.ts'
@@ -32,7 +33,8 @@ export async function createKeyring(options: KeyringOptions & PolicyOptions): Pr
     const wraps = await wrapSecret(origin.roots, integrity, wrapContext(id, INTEGRITY))
     first = await newMaster(origin, id)
     const { secret } = first
-    const moment = { now: clockOf(options)(), reason: 'created' }
+    const { now } = await readClocks(store, clockOf(options))
+    const moment = { now, reason: 'created' }
     const staged = stage(
       newManifest({ name, id, suites, integrity: wrapsHash(engine, INTEGRITY, wraps) }, policy),
       first,

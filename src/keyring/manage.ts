@@ -1,4 +1,5 @@
 import { config, expectWord, WaxsealError } from '../errors.ts'
+import type { Clocks } from './clocks.ts'
 import type { DecryptPolicy, Manifest } from './manifest.ts'
 import type { KeyringOptions } from './options.ts'
 import { type PolicyOptions, policyOf, readyAt, stagedOf, whatIsDue } from './policy.ts'
@@ -62,15 +63,15 @@ export interface Management {
 }
 
 /** A change of the manifest, decided on what the store holds at that moment. */
-type Transition = (manifest: Manifest, moment: transitions.Moment) => Manifest
+type Transition = (manifest: Manifest, moment: transitions.Moment & Clocks) => Manifest
 
 const PENDING_MS = 7 * 86_400_000
 const MAX_PENDING_MS = 100 * 366 * 86_400_000
 const MAX_COMMIT_TRIES = 20
 
 export function management(session: Session): Management {
-  const { live, current, read, refresh, newMaster, wrapAnew, write, rootKeys, tell, isCancelling } = session
-  const { name, now } = live
+  const { live, current, read, refresh, clocks, newMaster, wrapAnew, write, rootKeys, tell, isCancelling } = session
+  const { name } = live
   let writing: Promise<unknown> = Promise.resolve()
 
   /**
@@ -82,8 +83,9 @@ export function management(session: Session): Management {
     const turn = writing.then(async () => {
       for (let attempt = 0; attempt < MAX_COMMIT_TRIES; attempt++) {
         await read()
+        const moment = { ...(await clocks()), reason, actor }
         const { manifest } = current()
-        const changed = transition(manifest, { now: now(), reason, actor })
+        const changed = transition(manifest, moment)
         if (changed === manifest) return changed
         const written = await write(changed, brought)
         if (written) return written
@@ -157,7 +159,8 @@ export function management(session: Session): Management {
       const promoted: string[] = []
       const destroyed: string[] = []
       await refresh()
-      const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now()).some(({ action }) => action === 'rotate')
+      const { now } = await clocks()
+      const isRotationDue = (m: Manifest): boolean => whatIsDue(m, now).some(({ action }) => action === 'rotate')
       // What else is due does not wait for a rotation that cannot be done from here.
       const outcome = await inTurn(() => stage(why, isRotationDue)).catch((error) => {
         if (WaxsealError.is(error) && error.code === 'CONFIG') tell('rotate', error)
@@ -173,7 +176,8 @@ export function management(session: Session): Management {
           promoted.push(waiting.id)
         }
         for (const version of next.versions) {
-          if (version.destroyAt === undefined || version.destroyAt > moment.now || isCancelling(version.id)) continue
+          if (version.destroyAt === undefined || version.destroyAt > moment.earlier || isCancelling(version.id))
+            continue
           next = transitions.destroy(next, version.id, moment)
           destroyed.push(version.id)
         }
@@ -260,7 +264,7 @@ export function management(session: Session): Management {
       if (!Number.isSafeInteger(pendingMs) || pendingMs < 0 || pendingMs > MAX_PENDING_MS) {
         throw config('pendingMs', 'ms, 0 to 100 years', pendingMs)
       }
-      const at = Math.max(expiry, now() + pendingMs)
+      const at = Math.max(expiry, (await clocks()).later + pendingMs)
       await commit(why, (m, moment) => transitions.scheduleDestroy(m, id, at, moment))
       return new Date(at)
     },

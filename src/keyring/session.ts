@@ -3,6 +3,7 @@ import { WaxsealError } from '../errors.ts'
 import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
 import type { Secret } from '../secret.ts'
 import { recordKeyCache } from './cache.ts'
+import { type Clocks, readClocks } from './clocks.ts'
 import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
 import {
   assemble,
@@ -19,6 +20,7 @@ import {
 } from './load.ts'
 import { continues, INTEGRITY, type Manifest, seal, type Version } from './manifest.ts'
 import { clockOf, driversOf, type KeyringOptions } from './options.ts'
+import { checkPin, lostVersions, rolledBack } from './rollback.ts'
 import { chooseSuites, keySource, type Live } from './source.ts'
 
 /** Calls in the background read the store, or ask the KMS, at most once in this time; `ready()` whenever it has to. */
@@ -55,6 +57,8 @@ export interface Session {
   refresh(): Promise<void>
   /** Resolves when the keys can be used: at once while they are fresh. */
   ready(): Promise<void>
+  /** Ours and the store's; for what is to be waited for. */
+  clocks(): Promise<Clocks>
   /** A fresh master key, wrapped under every root key; it belongs to no version yet. */
   newMaster(): Promise<NewMaster>
   wrapAnew(kms: KeyringOptions['kms'] | undefined): Promise<WrappedAnew>
@@ -310,6 +314,7 @@ export function openSession(
     read,
     refresh: reading.run,
     ready,
+    clocks: () => readClocks(origin.store, now),
     newMaster: () => newMaster(origin, current().manifest.id),
     async wrapAnew(kms) {
       const roots = kms === undefined ? origin.roots : { ...origin.roots, drivers: driversOf(kms) }
@@ -329,22 +334,3 @@ export function openSession(
 /** A store that does not answer, or not to us any more. */
 const isOutage = (error: unknown): boolean =>
   WaxsealError.is(error) && (error.code === 'KMS_UNAVAILABLE' || error.code === 'KMS_DENIED')
-
-export function checkPin(pin: KeyringOptions['pin'], manifest: Manifest): void {
-  if (pin?.id !== undefined && pin.id !== manifest.id) {
-    throw new WaxsealError('CONFIG', `"pin.id" expected keyring ${pin.id}, got ${manifest.id}`, { argument: 'pin.id' })
-  }
-  if (pin?.minEpoch !== undefined && manifest.epoch < pin.minEpoch) throw rolledBack(manifest.epoch, pin.minEpoch)
-}
-
-function rolledBack(found: number, expected: number): WaxsealError {
-  return new WaxsealError('KEY_STATE', `key store: rolled back to epoch ${found}, epoch ${expected} was seen before`, {
-    state: 'rolled back',
-  })
-}
-
-function lostVersions(ids: readonly string[]): WaxsealError {
-  const what =
-    'key store: the accepted rollback lost versions that this process holds: write nothing more here, and exportKeyring saves them (docs/guides/recovery.md)'
-  return new WaxsealError('KEY_STATE', what, { state: 'rolled back', keyId: ids.join(', ') })
-}

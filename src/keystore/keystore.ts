@@ -13,6 +13,11 @@ export interface KeyStore {
    * nothing was changed.
    */
   save(name: string, next: StoredKeyring, expectedEpoch: number | null): Promise<void>
+  /**
+   * The clock of the store, in whole ms since the epoch: for a store that several machines share, and that has a clock of its
+   * own. A machine whose clock is wrong then neither ends nor shortens a wait (see docs/decisions/0014).
+   */
+  now?(): Promise<number>
 }
 
 export interface StoredKeyring {
@@ -50,6 +55,14 @@ export async function saveStored(
   expectedEpoch: number | null,
 ): Promise<void> {
   await asked('writing', () => store.save(name, next, expectedEpoch))
+}
+
+/** The store's clock; undefined when it has none. MALFORMED for what is no time. */
+export async function storeTime(store: KeyStore): Promise<number | undefined> {
+  if (!store.now) return undefined
+  const time = await asked('telling the time', () => store.now!())
+  if (Number.isSafeInteger(time) && time >= 0) return time
+  throw malformed('its clock does not tell whole ms since the epoch')
 }
 
 /** A store that hangs must not hold up, for good, whoever comes when it is well again. */

@@ -105,6 +105,12 @@ export function mysqlKeyStore(db: Mysql, options: TableOptions = {}): KeyStore {
           where name = ? and epoch = cast(? as signed)`,
         [String(epoch), document, name, String(expectedEpoch)],
       ),
+    async selectNow() {
+      // From UTC: local time is ambiguous for an hour a year.
+      const sql = `select cast(timestampdiff(microsecond, '1970-01-01', utc_timestamp(3)) div 1000 as char) as now`
+      const [rows] = await db.execute(sql, [])
+      return rows as readonly unknown[]
+    },
     failureOf: (error) => FAILURES[Number(errorProperty(error, 'errno'))],
   })
 }

@@ -101,6 +101,7 @@ export function postgresKeyStore(db: Postgres, options: TableOptions = {}): KeyS
           [name, epoch, document, expectedEpoch],
         ),
       ),
+    selectNow: () => query('select floor(extract(epoch from clock_timestamp()) * 1000)::bigint::text as now'),
     failureOf: (error) => FAILURES[String(errorProperty(error, 'code'))],
   })
 }

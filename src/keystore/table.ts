@@ -18,6 +18,8 @@ export interface TableAccess {
   insert(row: TableRow): Promise<boolean>
   /** Where the row has `expectedEpoch`. Resolves to whether it did. */
   update(row: TableRow, expectedEpoch: number): Promise<boolean>
+  /** One row: `now`, the server's clock in whole ms since the epoch as decimal text. Absent: it is this machine's. */
+  selectNow?(): Promise<readonly unknown[]>
   failureOf(error: unknown): TableFailure | undefined
 }
 
@@ -29,7 +31,11 @@ export interface TableRow {
 
 /** What the stores share that keep a keyring in a row: `name`, `epoch` for the compare-and-swap, `document`. */
 export function tableKeyStore(access: TableAccess): KeyStore {
+  const { selectNow } = access
   return {
+    ...(selectNow && {
+      now: () => asked('telling the time', async () => Number(errorProperty((await selectNow())[0], 'now')), access),
+    }),
     load: (name) => asked('reading', async () => readRows(await access.select(name)), access),
     async save(name, next, expectedEpoch) {
       const row = { name, epoch: next.epoch, document: documentOf(next) }

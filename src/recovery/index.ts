@@ -1,11 +1,12 @@
 import { config, expectInteger, WaxsealError } from '../errors.ts'
+import { readClocks } from '../keyring/clocks.ts'
 import { type Keyring, STORED } from '../keyring/keyring.ts'
 import { type Loaded, loadWhole, type Origin, wipeLoaded } from '../keyring/load.ts'
 import { checkReason, type Reason } from '../keyring/manage.ts'
 import { continues, seal } from '../keyring/manifest.ts'
 import { openKeyring } from '../keyring/open.ts'
 import { clockOf, demandPin, type KeyringOptions, originOf } from '../keyring/options.ts'
-import { checkPin } from '../keyring/session.ts'
+import { checkPin } from '../keyring/rollback.ts'
 import { logged } from '../keyring/transitions.ts'
 import { loadStored, parseStored, type StoredKeyring, saveStored } from '../keystore/keystore.ts'
 
@@ -107,7 +108,8 @@ export async function acceptRollback(
   try {
     const { manifest, stored, integrity } = loaded
     if (manifest.epoch >= seenEpoch) throw notBehind(`${seenEpoch}, and the store is at ${manifest.epoch}`)
-    const moment = { now: clockOf(rest)(), reason, actor }
+    const { now } = await readClocks(store, clockOf(rest))
+    const moment = { now, reason, actor }
     const raised = { ...manifest, epoch: seenEpoch }
     const entry = { what: 'rollback accepted', from: manifest.epoch } as const
     const next = { ...logged(raised, entry, moment), epoch: seenEpoch + 1 }

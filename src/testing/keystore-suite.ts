@@ -147,6 +147,13 @@ export function keyStoreSuite({ describe, it, expect }: SuiteFramework, subject:
       expect(await store.load('crm')).toEqual(document(2, 'three'))
     })
 
+    it('tells the time in ms since the epoch, where it has a clock, within ten minutes of this machine', async () => {
+      const store = await make()
+      const time = await store.now?.()
+      const isRight = Number.isSafeInteger(time) && Math.abs(time! - Date.now()) < 600_000
+      expect(time === undefined || isRight).toEqual(true)
+    })
+
     for (const keyring of NAMES) {
       it(`takes ${keyring} as a name like any other`, async () => {
         const store = await make()
