@@ -111,8 +111,11 @@ export function seal(
   }
 }
 
-/** Authenticates a stored manifest as read, then parses it. DECRYPTION_FAILED for any edit, MALFORMED beyond that. */
-export function unseal(engine: Engine, integrityKey: Uint8Array, name: string, stored: StoredKeyring): Manifest {
+/**
+ * Authenticates a stored manifest as read, and parses it; says nothing about what stands beside it. DECRYPTION_FAILED for
+ * any edit, MALFORMED beyond that.
+ */
+export function authenticated(engine: Engine, integrityKey: Uint8Array, name: string, stored: StoredKeyring): Manifest {
   const bytes = utf8(stored.manifest)
   const tag = fromBase64url(stored.mac)
   if (!bytes || !tag || !engine.equal(tag, mac(engine, integrityKey, bytes))) {
@@ -122,9 +125,16 @@ export function unseal(engine: Engine, integrityKey: Uint8Array, name: string, s
     )
   }
   const manifest = parseManifest(stored.manifest)
-  if (manifest.name !== name || manifest.epoch !== stored.epoch) throw malformed('name or epoch is not the stored one')
+  if (manifest.name !== name) throw malformed('name is not the stored one')
   const id = fromBase64url(manifest.id)
   if (!id || !sameBytes(id, keyringId(engine, integrityKey))) throw malformed('id is not that of the integrity key')
+  return manifest
+}
+
+/** The same for all of a stored keyring: its epoch, and every wrapped key, belong to the manifest. */
+export function unseal(engine: Engine, integrityKey: Uint8Array, name: string, stored: StoredKeyring): Manifest {
+  const manifest = authenticated(engine, integrityKey, name, stored)
+  if (manifest.epoch !== stored.epoch) throw malformed('epoch is not the stored one')
   const hashes = new Map([[INTEGRITY, manifest.integrity]])
   for (const version of manifest.versions) if (version.wraps) hashes.set(version.id, version.wraps)
   for (const [id, hash] of hashes) {

@@ -3,7 +3,7 @@ import { readClocks } from '../keyring/clocks.ts'
 import { type Keyring, STORED } from '../keyring/keyring.ts'
 import { type Loaded, loadWhole, type Origin, wipeLoaded } from '../keyring/load.ts'
 import { checkReason, type Reason } from '../keyring/manage.ts'
-import { continues, seal } from '../keyring/manifest.ts'
+import { authenticated, claimedId, continues, INTEGRITY, type Manifest, seal } from '../keyring/manifest.ts'
 import { openKeyring } from '../keyring/open.ts'
 import { clockOf, demandPin, type KeyringOptions, originOf } from '../keyring/options.ts'
 import { checkPin } from '../keyring/rollback.ts'
@@ -49,10 +49,11 @@ export async function exportKeyring(keys: Keyring): Promise<string> {
 /**
  * Puts an exported keyring into a key store and opens it. Everything in it is authenticated first, and every version
  * that rows may refer to is unwrapped.
- * Into a store that holds the same keyring it goes only when it continues what is there.
+ * Into a store that holds the same keyring it goes only when it continues what is there, or when that is damaged and at
+ * no later epoch: nothing that could still be read is given up.
  *
- * Errors: MALFORMED (not an export), DECRYPTION_FAILED (changed, or another root key), CONFIG (another name or keyring is
- * there, another root key), KEY_STATE (older than what is there, or than the pin), CONFLICT (somebody wrote meanwhile).
+ * Errors: MALFORMED (not an export, or the store holds no document), DECRYPTION_FAILED (changed, or another root key),
+ * CONFIG (another name or keyring is there, another root key), KEY_STATE (older than what is there, or than the pin), CONFLICT (somebody wrote meanwhile).
  */
 export async function importKeyring(options: KeyringOptions, exported: string): Promise<Keyring> {
   const origin = originOf(options)
@@ -68,13 +69,12 @@ export async function importKeyring(options: KeyringOptions, exported: string): 
       // The same manifest: what differs beside it was damaged, and the export is what was authenticated.
       if (JSON.stringify(there) !== JSON.stringify(imported)) await saveStored(store, name, imported, there.epoch)
     } else {
-      const old = await loadDocument(origin, there)
-      wipeLoaded(old)
-      if (old.manifest.id !== loaded.manifest.id) {
-        throw new WaxsealError('CONFIG', `the key store holds another keyring "${name}"`, { argument: 'store' })
-      }
-      if (!continues(old.manifest, loaded.manifest)) {
-        const what = `the key store is at epoch ${there.epoch}, the export at ${imported.epoch}, and does not continue it`
+      const old = manifestThere(origin, loaded, there)
+      // What a damaged manifest says of its epoch is all there is to tell whether the export gives something up.
+      const isOlder = old ? !continues(old, loaded.manifest) : there.epoch > imported.epoch
+      if (isOlder) {
+        const found = `the key store is at epoch ${there.epoch}${old ? '' : ', and damaged'}`
+        const what = `${found}, the export at ${imported.epoch}, and does not continue it`
         throw new WaxsealError('KEY_STATE', what, { state: 'rolled back' })
       }
       await saveStored(store, name, imported, there.epoch)
@@ -125,6 +125,27 @@ export async function acceptRollback(
 function notBehind(got: string): WaxsealError {
   const message = `"seenEpoch" expected an epoch that the restored key store is behind, got ${got}`
   return new WaxsealError('CONFIG', message, { argument: 'seenEpoch' })
+}
+
+/** The manifest that the store holds of the keyring that is `loaded`; undefined when it is damaged. */
+function manifestThere({ engine, name }: Origin, loaded: Loaded, there: StoredKeyring): Manifest | undefined {
+  try {
+    return loaded.integrity.use((key) => authenticated(engine, key, name, there))
+  } catch {
+    const wrapsOf = ({ keys }: StoredKeyring): string => JSON.stringify(keys[INTEGRITY])
+    const isSame = claims(there, loaded.manifest.id) || wrapsOf(there) === wrapsOf(loaded.stored)
+    if (isSame) return undefined
+    const what = `the key store holds another keyring "${name}", or one that is damaged beyond recognition`
+    throw new WaxsealError('CONFIG', what, { argument: 'store' })
+  }
+}
+
+function claims(there: StoredKeyring, id: string): boolean {
+  try {
+    return claimedId(there) === id
+  } catch {
+    return false
+  }
 }
 
 /** Authenticates and unwraps a document that is in no store. */

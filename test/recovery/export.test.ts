@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { createKeyring, type Keyring } from 'waxseal'
 import { localKms } from 'waxseal/kms/local'
 import { exportKeyring, importKeyring } from 'waxseal/recovery'
+import type { StoredKeyring } from '../../src/keystore/keystore.ts'
 import { AWAY, region } from '../keyring/roots.ts'
 import {
   DAY,
@@ -182,6 +183,71 @@ describe('an export', () => {
     kms.broken = AWAY
     expect((await refusal(() => importKeyring(into(), exported))).code).toBe('KMS_UNAVAILABLE')
     expect(empty.document).toBeUndefined()
+  })
+})
+
+describe('a store whose manifest was damaged', () => {
+  const DAMAGE: Record<string, (document: StoredKeyring) => unknown> = {
+    'in its text': ({ manifest }) => ({ manifest: manifest.replace('pre-active', 'active----') }),
+    'so that it is no JSON': ({ manifest }) => ({ manifest: manifest.slice(0, -20) }),
+    'in its authentication': () => ({ mac: 'A'.repeat(43) }),
+    'in the epoch beside it': () => ({ epoch: 1 }),
+    'in every wrapped key': ({ keys }) => ({
+      keys: Object.fromEntries(Object.keys(keys).map((id) => [id, [{ uri: 'local:x', wrapped: 'AAAA' }]])),
+    }),
+    'by leaving out the integrity key': ({ keys: { integrity: _, ...keys } }) => ({ keys }),
+  }
+
+  it.each(Object.entries(DAMAGE))('%s is mended by an export of the same epoch', async (_, damage) => {
+    const { keys, row, store, exported, into } = await started()
+    const whole = structuredClone(store.document)!
+    store.document = { ...whole, ...(damage(whole) as object) }
+    await refusal(() => setup({ store }).open())
+    const back = await importKeyring(into(store), exported)
+    expect(store.document).toEqual(whole)
+    expect(standing(back)).toEqual(standing(keys))
+    await reads(back, row)
+  })
+
+  it('is mended from a process that still runs, which goes on', async () => {
+    const { keys, store, into, clock } = await started()
+    await rotated(keys)
+    store.document = { ...store.document!, mac: 'A'.repeat(43) }
+    clock.now += 6 * MINUTE
+    expect((await refusal(() => keys.ready())).code).toBe('DECRYPTION_FAILED')
+    await importKeyring(into(store), await exportKeyring(keys))
+    await keys.ready()
+    await rotated(keys)
+  })
+
+  it('is not replaced by an export of an earlier epoch: KEY_STATE names both', async () => {
+    const { keys, store, exported, into } = await started()
+    await rotated(keys)
+    const { epoch } = store.document!
+    const damaged = { ...store.document!, mac: 'A'.repeat(43) }
+    store.document = damaged
+    const error = await refusal(() => importKeyring(into(store), exported))
+    expect(error).toMatchObject({ code: 'KEY_STATE', state: 'rolled back' })
+    expect(error.message).toContain(`at epoch ${epoch}, and damaged`)
+    expect(store.document).toEqual(damaged)
+  })
+
+  it('in its epoch alone, to an earlier one, still shows how new it is', async () => {
+    const { keys, store, exported, into } = await started()
+    await rotated(keys)
+    store.document = { ...store.document!, epoch: 1 }
+    expect((await refusal(() => importKeyring(into(store), exported))).code).toBe('KEY_STATE')
+  })
+
+  it('beyond recognition is left alone: it may be somebody else’s', async () => {
+    const { store, exported, into } = await started()
+    const damaged = { ...store.document!, manifest: '{}', mac: 'A'.repeat(43), keys: {} }
+    store.document = damaged
+    expect(await refusal(() => importKeyring(into(store), exported))).toMatchObject({
+      code: 'CONFIG',
+      argument: 'store',
+    })
+    expect(store.document).toEqual(damaged)
   })
 })
 
