@@ -44,6 +44,22 @@ export function checkLimits(limits: CacheLimits): Required<CacheLimits> {
 export function recordKeyCache(limits: CacheLimits, now: () => number): PurgeableCache {
   const { entries, maxAgeMs, maxUses } = checkLimits(limits)
   const bySlot = new Map<number, Entry>()
+  let dropped: Aead[] = []
+
+  /**
+   * Out of the cache, and wiped once the call that is running has ended, since it, or one around it, may be using the key:
+   * calls are synchronous. A call that drops more keys than the cache holds leaves the rest to the garbage collector.
+   */
+  function drop({ slot, key }: Entry): void {
+    bySlot.delete(slot)
+    if (dropped.length === 0) queueMicrotask(wipeDropped)
+    if (dropped.length < entries) dropped.push(key)
+  }
+
+  function wipeDropped(): void {
+    for (const key of dropped) key.destroy()
+    dropped = []
+  }
 
   return {
     find(header, context) {
@@ -56,12 +72,13 @@ export function recordKeyCache(limits: CacheLimits, now: () => number): Purgeabl
         entry.uses++
         return entry.key
       }
-      bySlot.delete(entry.slot) // dropped and not destroyed: the call that is running may be using it
+      drop(entry)
       return undefined
     },
     keep(header, context, key) {
-      if (bySlot.size >= entries) bySlot.delete(bySlot.keys().next().value!)
       const slot = slotOf(header)
+      const outdone = bySlot.get(slot) ?? (bySlot.size >= entries ? bySlot.values().next().value : undefined)
+      if (outdone) drop(outdone)
       const entry = { slot, keyId: header.keyId, header: copyBytes(header.bytes), context: copyBytes(context), key }
       bySlot.set(slot, { ...entry, expires: now() + maxAgeMs, uses: 1 })
     },

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { KeyEvent } from 'waxseal'
+import { type Aead, type Engine, nodeEngine } from 'waxseal/engine'
 import { SOURCE } from '../../src/envelope/keys.ts'
 import type { CacheLimits } from '../../src/keyring/cache.ts'
 import { activeOf, countingEngine, MINUTE, NOTE, notes, type Options, refusal, rotated, setup } from './support.ts'
@@ -196,5 +197,78 @@ describe('the state of the version', () => {
     clock.now -= 6 * MINUTE // so that age purges nothing
     expect(unwraps(() => notes.decrypt(keys, row))).toBe(1)
     expect(unwraps(() => notes.decrypt(keys, newer))).toBe(1)
+  })
+})
+
+describe('a key that leaves the cache', () => {
+  /** Node's engine, with the record keys that it made and those that were wiped. */
+  function watchingEngine() {
+    const inner = nodeEngine()!
+    const made: Aead[] = []
+    const wiped = new Set<Aead>()
+    const aead: Engine['aead'] = (...given) => {
+      const key = inner.aead(...given)
+      const watched: Aead = {
+        ...key,
+        destroy() {
+          wiped.add(watched)
+          key.destroy()
+        },
+      }
+      made.push(watched)
+      return watched
+    }
+    return { engine: { ...inner, aead }, made, wiped }
+  }
+
+  async function watched(limits: Partial<CacheLimits>, options: Options = {}) {
+    const { engine, made, wiped } = watchingEngine()
+    const scene = await started(limits, { engine, ...options })
+    const rows = [1, 2, 3, 4, 5].map((id) => notes.encrypt(scene.keys, { ...NOTE, id }))
+    made.length = 0
+    const wipedOf = () => made.map((key) => wiped.has(key))
+    return { ...scene, rows, made, wipedOf }
+  }
+
+  it('for a newer one is wiped when the call has ended', async () => {
+    const { keys, rows, wipedOf } = await watched({ entries: 2 })
+    for (const row of rows) {
+      expect(notes.decrypt(keys, row).body).toBe(NOTE.body)
+      await null
+    }
+    expect(wipedOf()).toEqual([true, true, true, false, false])
+  })
+
+  it('by age, by use or for one of the same place is wiped too', async () => {
+    const { keys, rows, clock, wipedOf } = await watched({ entries: 9, maxAgeMs: MINUTE, maxUses: 2 })
+    const read = () => notes.decrypt(keys, rows[0]!)
+    for (let i = 0; i < 3; i++) read()
+    clock.now += MINUTE
+    read()
+    await null
+    expect(wipedOf()).toEqual([true, true, false])
+  })
+
+  it('is not wiped under a call that uses it, though a listener inside reads until it is evicted', async () => {
+    let inside = (): void => {}
+    const onEvent = ({ type }: KeyEvent): void => {
+      if (type === 'key.use') inside()
+    }
+    const { keys, rows, wipedOf } = await watched({ entries: 1 }, { onEvent })
+    await keys.markCompromised(activeOf(keys), { reason: 'leaked', decrypt: 'report' })
+    inside = () => {
+      inside = () => {}
+      for (const row of rows.slice(1)) expect(notes.decrypt(keys, row).body).toBe(NOTE.body)
+    }
+    expect(notes.decrypt(keys, rows[0]!)).toMatchObject({ body: NOTE.body, tag: NOTE.tag })
+    await null
+    expect(wipedOf()[0]).toBe(true)
+  })
+
+  it('is dropped unwiped only where one call drops more than the cache holds', async () => {
+    const { keys, rows, wipedOf } = await watched({ entries: 1 })
+    for (const row of rows) notes.decrypt(keys, row) // no turn between them
+    await null
+    expect(wipedOf()).toEqual([true, false, false, false, false])
   })
 })

@@ -1,7 +1,9 @@
 import { expect, it } from 'vitest'
 import { type Keyring, WaxsealError } from 'waxseal'
 import { nodeEngine } from 'waxseal/engine'
-import { activeOf, refusal, setup } from './support.ts'
+import { deferred } from '../kms/requests.ts'
+import { region } from './roots.ts'
+import { activeOf, NOTE, notes, quiet, refusal, rotated, setup } from './support.ts'
 
 /** A keyring whose engine keeps hold of every key that it draws. */
 async function started() {
@@ -32,4 +34,28 @@ it.each(Object.entries(CALLS))('a new master key that could not be written is wi
     await refusal(() => call(keys))
     expect(drawn).toEqual([new Uint8Array(32)])
   }
+})
+
+it('a key that was unwrapped for a read that a write overtook is wiped, and the one in use is not', async () => {
+  const kms = region(1)
+  const bench = setup({ kms })
+  const maker = await bench.create()
+  const row = notes.encrypt(maker, { ...NOTE })
+  await rotated(maker)
+  const keys = await bench.open({ preload: 'active' })
+  kms.handed.length = 0
+  const answered = deferred<void>()
+  kms.slow = () => {
+    kms.slow = undefined
+    return answered.promise
+  }
+  expect(await refusal(() => notes.decrypt(keys, row))).toMatchObject({ code: 'KEY_NOT_LOADED' })
+  const late = keys.ready()
+  await quiet()
+  await keys.suspend(activeOf(keys)) // reads too, is answered at once, and writes
+  expect([kms.handed.length, notes.decrypt(keys, row).body]).toEqual([1, NOTE.body])
+  answered.resolve()
+  await late
+  expect(kms.handed.map((key) => key.every((byte) => byte === 0))).toEqual([false, true])
+  expect(notes.decrypt(keys, row).body).toBe(NOTE.body)
 })
