@@ -26,6 +26,15 @@ export function freshnessOf(options: Partial<Freshness>): Freshness {
   return { refreshMs, maxAgeMs, graceMs }
 }
 
+/**
+ * A staged version becomes active after its propagation time: who reads less often meets rows under a version that it does
+ * not know yet. So the keyring's shorter time counts, except where reading was switched off, or there is one process (0).
+ */
+export function paced(freshness: Freshness, propagationMs: number): Freshness {
+  const isLate = Number.isFinite(freshness.refreshMs) && freshness.refreshMs > propagationMs && propagationMs > 0
+  return isLate ? { ...freshness, refreshMs: propagationMs } : freshness
+}
+
 /** When the store was last read, and when the KMS last confirmed the keys. ms since the epoch. */
 export interface Checked {
   readonly readAt: number

@@ -42,7 +42,10 @@ export interface KeyringStatus {
   readonly propagationMs: number
   /** ms; undefined: rotated only on request. */
   readonly cryptoperiodMs: number | undefined
-  /** What {@link Keyring.maintain} would do now. */
+  /**
+   * What {@link Keyring.maintain} would do now, by this process's clock. Nothing for a keyring whose only version is suspended
+   * (`active` is undefined): whether to `reinstate` or to `rotate` is for a person to say.
+   */
   readonly due: readonly Due[]
   /** Accepted rollbacks, changed root keys, changed policies. */
   readonly log: readonly LogEntry[]

@@ -35,7 +35,7 @@ export interface KeyringOptions {
   readonly preload?: 'live' | 'active'
   /**
    * The stored manifest is read again within this many ms, when calls come: what happened to a key elsewhere counts
-   * here then. 300,000 (5 minutes) by default.
+   * here then. 300,000 (5 minutes) by default; the keyring's `propagationMs` where that is shorter and not 0.
    */
   readonly refreshMs?: number
   /** Keys in memory are unwrapped anew by the KMS after this many ms, in the background. 3,600,000 (1 hour) by default. */

@@ -3,8 +3,9 @@ import type { Manifest, Policy, Version } from './manifest.ts'
 
 export interface PolicyOptions {
   /**
-   * How long a staged version waits before it may become active, in ms: longer than every instance's `refreshMs` and
-   * twice what their clocks may differ. 1,800,000 (30 minutes) by default; 0 for a single process.
+   * How long a staged version waits before it may become active, in ms: longer than every instance's `refreshMs` (instances
+   * read as often as this otherwise) and twice what their clocks may differ. 1,800,000 (30 minutes) by default; 0 for a
+   * single process.
    */
   readonly propagationMs?: number
   /**
@@ -60,6 +61,6 @@ export function readyAt(manifest: Manifest, version: Version): number {
 /** When a successor has to be staged, so that it is active by the end of the active version's cryptoperiod. */
 function rotateAt({ propagationMs, cryptoperiodMs }: Manifest, active: Version): number | undefined {
   if (cryptoperiodMs === undefined) return undefined
-  const since = active.history.findLast((change) => change.state === 'active')?.at ?? 0
+  const since = active.history.find((change) => change.state === 'active')?.at ?? 0 // a suspension does not prolong it
   return since + Math.max(0, cryptoperiodMs - propagationMs)
 }

@@ -4,7 +4,7 @@ import { type StoredKeyring, saveStored } from '../keystore/keystore.ts'
 import type { Secret } from '../secret.ts'
 import { recordKeyCache } from './cache.ts'
 import { type Clocks, readClocks } from './clocks.ts'
-import { due, dueAt, expiresAt, freshnessOf } from './freshness.ts'
+import { due, dueAt, expiresAt, freshnessOf, paced } from './freshness.ts'
 import {
   assemble,
   confirm,
@@ -86,7 +86,8 @@ export function openSession(
 ): Session {
   const { name, engine } = origin
   const now = clockOf(options)
-  const freshness = freshnessOf(options)
+  const configured = freshnessOf(options)
+  let freshness = configured
   const cancelling = new Set<string>()
   // Their age counts from when they were asked for: what happened while the KMS took its time is not known yet.
   let checked = { readAt: readAt ?? now(), confirmedAt: readAt ?? now() }
@@ -135,6 +136,7 @@ export function openSession(
 
   function schedule(now: Partial<typeof checked>): void {
     checked = { ...checked, ...now }
+    freshness = paced(configured, current().manifest.propagationMs)
     live.freshFrom = Math.max(checked.readAt, checked.confirmedAt)
     live.dueAt = dueAt(freshness, checked)
     live.expiresAt = expiresAt(freshness, checked)

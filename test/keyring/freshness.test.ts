@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { KeyEvent } from 'waxseal'
+import type { KeyEvent, Keyring } from 'waxseal'
 import {
   DAY,
   MINUTE,
@@ -230,5 +230,42 @@ describe('a change of the keyring as a whole', () => {
     expect(events).toContainEqual(
       expect.objectContaining({ type: 'keyring.change', what: 'policy changed', reason: 'one process' }),
     )
+  })
+})
+
+describe('a propagation time that is shorter than refreshMs', () => {
+  it.each([
+    ['at creating', async (keys: Keyring) => keys, { propagationMs: MINUTE }],
+    ['by a later policy', async (keys: Keyring) => keys.setPolicy({ propagationMs: MINUTE }), {}],
+  ])(
+    'set %s, is how often instances read: nobody meets a row under a version that he does not know',
+    async (_, set, options) => {
+      const { create, open, clock } = setup()
+      const writer = await create(options)
+      await set(writer)
+      const reader = await open({ refreshMs: 60 * MINUTE })
+      await reader.ready()
+      const staged = await writer.rotate()
+      clock.now += MINUTE
+      await reader.ready() // its first call in this minute
+      clock.now += 1
+      expect((await writer.maintain()).promoted).toEqual([staged])
+      await reader.ready()
+      expect(notes.decrypt(reader, notes.encrypt(writer, { ...NOTE }))).toEqual(NOTE)
+    },
+  )
+
+  it('of 0, for a single process, leaves refreshMs as it is; and one without end stays without', async () => {
+    for (const [propagationMs, refreshMs, later] of [
+      [0, REFRESH, EARLY],
+      [MINUTE, Number.POSITIVE_INFINITY, 30 * MINUTE],
+    ] as const) {
+      const { create, clock, store } = setup()
+      const keys = await create({ propagationMs, refreshMs })
+      store.loads = 0
+      clock.now += later
+      await keys.ready()
+      expect([propagationMs, store.loads]).toEqual([propagationMs, 0])
+    }
   })
 })

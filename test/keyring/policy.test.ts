@@ -138,6 +138,31 @@ describe('the policy', () => {
     expect(standing(await open())).toMatchObject({ cryptoperiodMs: 10 * DAY, propagationMs: 0 })
   })
 
+  it('counts from the first activation: a suspension does not prolong it', async () => {
+    const { create, clock } = setup()
+    const keys = await create({ cryptoperiodMs: 10 * DAY } as never)
+    const first = activeOf(keys)
+    clock.now += 5 * DAY
+    await keys.suspend(first)
+    clock.now += 4 * DAY
+    await keys.reinstate(first)
+    clock.now += DAY
+    expect(dueOf(keys)).toMatchObject([{ action: 'rotate', keyId: first, since: START + 10 * DAY - PROPAGATION }])
+  })
+
+  it('asks for nothing while the only version is suspended: a person decides', async () => {
+    const { create, clock } = setup()
+    const keys = await create({ cryptoperiodMs: 10 * DAY } as never)
+    const first = activeOf(keys)
+    await keys.suspend(first)
+    clock.now += 30 * DAY
+    expect([dueOf(keys), keys.status().active]).toEqual([[], undefined])
+    expect(await keys.maintain()).toEqual({ staged: [], promoted: [], destroyed: [] })
+    const staged = await keys.rotate()
+    clock.now += PROPAGATION
+    expect((await keys.maintain()).promoted).toEqual([staged])
+  })
+
   it('keeps what is not mentioned, and null takes the cryptoperiod away', async () => {
     const keys = await setup().create()
     await keys.setPolicy({ propagationMs: MINUTE })
