@@ -40,15 +40,30 @@ export function quoteName(name: string): string {
 /** One column's name; a dot in it is part of it. */
 export const quoteColumn = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
+/** How a database quotes names. */
+export interface Quoting {
+  /** Of a table, perhaps behind its schema and a dot. */
+  name(name: string): string
+  /** Of a column; a dot in it is part of it. */
+  column(name: string): string
+}
+
+/** As the standard has it, PostgreSQL and SQLite. */
+export const STANDARD: Quoting = { name: quoteName, column: quoteColumn }
+
 /** Where the key id stands in the stored text: behind the prefix and 6 bytes, counted from 1. */
 const KEY_ID_TEXT = { from: PREFIX_LENGTH + (OFFSET.keyId * 4) / 3 + 1, length: (KEY_ID_BYTES * 4) / 3 }
+
+/** The key id in a stored envelope, of which `column` is the quoted name. */
+export function keyIdIn(column: string, encoding: Encoding): string {
+  const { from, length } = encoding === 'text' ? KEY_ID_TEXT : { from: OFFSET.keyId + 1, length: KEY_ID_BYTES }
+  return `substr(${column}, ${from}, ${length})`
+}
 
 export function recordSql(schema: Schema): RecordSql {
   const column = quoteColumn(schema.envelopeColumn)
   const isText = schema.encoding === 'text'
-  const keyId = isText
-    ? `substr(${column}, ${KEY_ID_TEXT.from}, ${KEY_ID_TEXT.length})`
-    : `substr(${column}, ${OFFSET.keyId + 1}, ${KEY_ID_BYTES})`
+  const keyId = keyIdIn(column, schema.encoding)
   const commitment = isText
     ? `substr(${column}, ${GUARD.textFrom}, ${GUARD.textLength})`
     : `substr(${column}, ${GUARD.bytesFrom}, ${GUARD.bytesLength})`

@@ -3,10 +3,11 @@ import { config } from '../errors.ts'
 import { type Node, rowId } from '../records/compile.ts'
 import type { Records } from '../records/records.ts'
 import type { Declaration } from '../records/schema.ts'
-import { keyIdParameter, quoteColumn, quoteName } from '../records/sql.ts'
+import { keyIdParameter, type Quoting } from '../records/sql.ts'
 import type {
   Books,
   Change,
+  Cursor,
   Extent,
   Filter,
   ReadRow,
@@ -46,32 +47,65 @@ export interface Cells {
   extra(found: Found, i: number): unknown
 }
 
+/** Puts a value in the place of a parameter. */
+export type Place = (value: unknown) => string
+
+/** How an id column becomes the text of a cursor, and comes back. */
+export interface IdSql {
+  /** What to select for a cursor. */
+  readonly text: string
+  /** What the text of a cursor compares as with the column. */
+  bound(text: string, place: Place): string
+  /** The text of a cursor, of what was selected. */
+  cursor(selected: unknown): string
+  /** The id as the record takes it. */
+  value(text: string): unknown
+}
+
+/** What a database has to be asked about a table before a row of it is. */
+export interface Layout {
+  readonly ids: readonly IdSql[]
+  /** The master key id of a row, as an expression that an index serves. */
+  readonly keyId: string
+}
+
 /** What differs from database to database. */
 export interface Dialect {
   readonly books: Books
+  readonly quote: Quoting
   query<T>(sql: string, values: readonly unknown[]): Promise<readonly T[]>
   /** Parameter number `n`, from 1. They stand in the statement in this order, each once. */
   place(n: number): string
-  /** The id column as text, for a cursor. */
-  idText(own: string, type: ContextType): string
-  /** What that text compares as with the id column. */
-  bound(text: string, type: ContextType, place: (value: unknown) => string): string
+  /** A count as text, because clients give it as a number, a bigint or text. */
+  countText(count: string): string
+  /** True for ids behind the bounds, or up to and including them. Bounds come in the order of their parameters. */
+  compare(own: readonly string[], than: 'behind' | 'upTo', bound: (i: number) => string): string
+  layout(): Promise<Layout>
   cells(extent: Extent): Promise<Cells>
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
   assertSeesAll(): Promise<void>
 }
+
+/** Row constructors: PostgreSQL and SQLite serve them from the index of the key. */
+export function compareRows(own: readonly string[], than: 'behind' | 'upTo', bound: (i: number) => string): string {
+  return `(${own.join(', ')}) ${than === 'behind' ? '>' : '<='} (${own.map((_, i) => bound(i)).join(', ')})`
+}
+
+/** Where the text of a cursor is what the record takes, but for bytes, which are hexadecimal. */
+export const idValue = (type: ContextType, text: string): unknown => (type === 'bytes' ? hexBytes(text) : text)
 
 export function tableSource<D extends Declaration>(
   record: Records<D>,
   options: TableOptions,
   dialect: Dialect,
 ): RotationSource {
-  const { schema, sql } = record
+  const { schema } = record
   const { ids, encoding } = schema
-  const { query, books, idText } = dialect
-  const table = quoteName(schema.table)
-  const envelope = quoteColumn(schema.envelopeColumn)
-  const own = ids.map((id) => `t.${quoteColumn(id.column)}`)
+  const { query, books, quote } = dialect
+  const table = quote.name(schema.table)
+  const envelope = quote.column(schema.envelopeColumn)
+  const own = ids.map((id) => `t.${quote.column(id.column)}`)
+  const alias = ids.map((_, i) => quote.column(`id${i}`))
   const extra = options.select ?? []
   const unknown = Object.keys(options.plaintext ?? {}).find(
     (name) => !schema.moved.some((field) => field.name === name),
@@ -79,33 +113,32 @@ export function tableSource<D extends Declaration>(
   if (unknown !== undefined) throw config(`plaintext.${unknown}`, 'a field that is sealed into another column', unknown)
 
   /** A condition and its parameters. */
-  function where(filter: Filter, span: Span): { text: string; values: unknown[] } {
+  function where(layout: Layout, filter: Filter, span: Span): { text: string; values: unknown[] } {
     const values: unknown[] = []
-    const place = (value: unknown): string => dialect.place(values.push(value))
+    const place: Place = (value) => dialect.place(values.push(value))
     const parts: string[] = []
     if (filter === 'plaintext') parts.push(`t.${envelope} is null`)
     else if (filter === 'sealed') parts.push(`t.${envelope} is not null`)
     else
       parts.push(
-        `${sql.keyId} in (${filter.keys.map((id) => place(keyIdParameter(id, encoding))).join(', ') || 'null'})`,
+        `${layout.keyId} in (${filter.keys.map((id) => place(keyIdParameter(id, encoding))).join(', ') || 'null'})`,
       )
-    const bound = (cursor: readonly string[]): string =>
-      cursor.map((text, i) => dialect.bound(text, ids[i]!.type, place)).join(', ')
-    if (span.after) parts.push(`(${own.join(', ')}) > (${bound(span.after)})`)
-    if (span.upTo) parts.push(`(${own.join(', ')}) <= (${bound(span.upTo)})`)
+    const compare = (cursor: Cursor, than: 'behind' | 'upTo'): string =>
+      dialect.compare(own, than, (i) => layout.ids[i]!.bound(cursor[i]!, place))
+    if (span.after) parts.push(compare(span.after, 'behind'))
+    if (span.upTo) parts.push(compare(span.upTo, 'upTo'))
     return { text: parts.join(' and '), values }
   }
 
-  const idTexts = ids.map(({ type }, i) => `${idText(own[i]!, type)} as "id${i}"`)
-  const cursorIn = (row: Found): string[] => ids.map((_, i) => String(row[`id${i}`]))
+  const idTexts = (layout: Layout): string[] => layout.ids.map(({ text }, i) => `${text} as ${alias[i]}`)
+  const cursorIn = (layout: Layout, row: Found): string[] => layout.ids.map(({ cursor }, i) => cursor(row[`id${i}`]))
 
   async function countWhere(text: string, values: readonly unknown[]): Promise<number> {
-    // As text, because clients give a count as a number, a bigint or text.
-    const [row] = await query<{ count: string }>(
-      `select cast(count(*) as text) as count from ${table} as t where ${text}`,
+    const [row] = await query<{ n: string }>(
+      `select ${dialect.countText('count(*)')} as n from ${table} as t where ${text}`,
       values,
     )
-    return Number(row?.count)
+    return Number(row?.n)
   }
 
   return {
@@ -118,29 +151,31 @@ export function tableSource<D extends Declaration>(
     subjectOf: (row) => options.subject?.(row),
 
     async countByKey(keyIds) {
+      const { keyId } = await dialect.layout()
       const counts = new Map<string, number>()
       // One query a key: each is served by the index, and `group by` on an expression would not be.
       for (const id of keyIds) {
-        counts.set(id, await countWhere(`${sql.keyId} = ${dialect.place(1)}`, [keyIdParameter(id, encoding)]))
+        counts.set(id, await countWhere(`${keyId} = ${dialect.place(1)}`, [keyIdParameter(id, encoding)]))
       }
       return counts
     },
 
-    count(filter, span = { after: null, upTo: null }) {
-      const { text, values } = where(filter, span)
+    async count(filter, span = { after: null, upTo: null }) {
+      const { text, values } = where(await dialect.layout(), filter, span)
       return countWhere(text, values)
     },
 
     async page(filter, span, limit, extent) {
+      const layout = await dialect.layout()
       const cells = await dialect.cells(extent)
       const columns = [...columnsOf(schema, extent, options.plaintext)]
       const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
       const selected = [
-        ...idTexts,
+        ...idTexts(layout),
         ...columns.flatMap(([column], i) => cells.select(column, i)),
         ...extra.flatMap((column, i) => cells.selectExtra(column, i)),
       ]
-      const { text, values } = where(filter, span)
+      const { text, values } = where(layout, filter, span)
       const rows = await query<Found>(
         `select ${selected.join(', ')} from ${table} as t where ${text} order by ${own.join(', ')}
           limit ${Math.trunc(limit)}`,
@@ -156,25 +191,27 @@ export function tableSource<D extends Declaration>(
         extra.forEach((column, i) => {
           row[column] = cells.extra(found, i)
         })
-        ids.forEach(({ name, type }, i) => {
-          row[name] = type === 'bytes' ? hexBytes(String(found[`id${i}`])) : found[`id${i}`]
+        const cursor = cursorIn(layout, found)
+        ids.forEach(({ name }, i) => {
+          row[name] = layout.ids[i]!.value(cursor[i]!)
         })
-        return { row, was, cursor: cursorIn(found) }
+        return { row, was, cursor }
       })
     },
 
     async cut(filter, span, parts) {
-      const { text, values } = where(filter, span)
-      const names = ids.map((_, i) => `"id${i}"`).join(', ')
-      const n = Math.trunc(parts)
+      const layout = await dialect.layout()
+      const { text, values } = where(layout, filter, span)
+      const k = Math.trunc(parts)
+      // A row ends a part where rn × k / n passes a whole number.
       const rows = await query<Found>(
-        `select ${names} from (
-            select ${idTexts.join(', ')}, row_number() over (order by ${own.join(', ')}) as rn, count(*) over () as n
+        `select ${alias.join(', ')} from (
+            select ${idTexts(layout).join(', ')}, row_number() over (order by ${own.join(', ')}) as rn, count(*) over () as n
             from ${table} as t where ${text}) as q
-          where rn < n and rn % ((n + ${n} - 1) / ${n}) = 0 order by rn`,
+          where rn < n and rn * ${k} % n < ${k} order by rn`,
         values,
       )
-      return rows.map(cursorIn)
+      return rows.map((row) => cursorIn(layout, row))
     },
 
     write: dialect.write,

@@ -2,11 +2,11 @@ import { config, WaxsealError } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
-import { quoteColumn, quoteName } from '../../records/sql.ts'
+import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
 import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
 import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
 import type { Change, RotationSource, Step } from '../source.ts'
-import { type Cells, type TableOptions, tableSource } from '../table.ts'
+import { type Cells, compareRows, type IdSql, idValue, type TableOptions, tableSource } from '../table.ts'
 import { fromClient } from '../values.ts'
 
 export type { Postgres } from '../../postgres.ts'
@@ -97,13 +97,27 @@ export function postgresTable<D extends Declaration>(
     }
   }
 
+  const layout = {
+    keyId: record.sql.keyId,
+    ids: ids.map(
+      ({ type }, i): IdSql => ({
+        text: type === 'bytes' ? `encode(${own[i]}, 'hex')` : `${own[i]}::text`,
+        // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
+        bound: (text, place) => (type === 'bytes' ? `decode(${place(text)}::text, 'hex')` : place(text)),
+        cursor: String,
+        value: (text) => idValue(type, text),
+      }),
+    ),
+  }
+
   return tableSource(record, options, {
     books: postgresBooks(db),
     query: (sql, params) => rolledBackOften(() => query(sql, params)),
     place: (n) => `$${n}`,
-    idText: (id, type) => (type === 'bytes' ? `encode(${id}, 'hex')` : `${id}::text`),
-    // The parameters have no cast: PostgreSQL gives them the types of the columns, whatever those are.
-    bound: (text, type, place) => (type === 'bytes' ? `decode(${place(text)}::text, 'hex')` : place(text)),
+    quote: STANDARD,
+    countText: (count) => `${count}::text`,
+    compare: compareRows,
+    layout: async () => layout,
     cells,
 
     async write(changes, step) {

@@ -1,12 +1,12 @@
 import { config } from '../../errors.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
-import { quoteColumn, quoteName } from '../../records/sql.ts'
+import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
 import { isSqlite, type Sqlite } from '../../sqlite.ts'
 import type { RotationSource } from '../source.ts'
 import { connectionOf, type Run, sqliteBooks, writeStep } from '../sqlite/books.ts'
 import { cellOf, type Dates, idOf, kept, plaintextOf, selectCell, wasText } from '../sqlite/values.ts'
-import { type Cells, type TableOptions, tableSource } from '../table.ts'
+import { type Cells, compareRows, type IdSql, idValue, type TableOptions, tableSource } from '../table.ts'
 import { hexBytes } from '../values.ts'
 import { columnsOf } from '../work.ts'
 
@@ -86,6 +86,19 @@ export function sqliteTable<D extends Declaration>(
     extra: (found, i) => cellOf(found, `x${i}`, `y${i}`),
   }
 
+  const layout = {
+    keyId: record.sql.keyId,
+    ids: ids.map(({ column, type }): IdSql => {
+      const own = `t.${quoteColumn(column)}`
+      return {
+        text: type === 'bytes' ? `lower(hex(${own}))` : `cast(${own} as text)`,
+        bound: (text, place) => place(boundId(text, type)),
+        cursor: String,
+        value: (text) => idValue(type, text),
+      }
+    }),
+  }
+
   const needed = (columns: Iterable<string>) => [...ids.map(({ column }) => column), ...columns]
 
   return tableSource(record, options, {
@@ -96,8 +109,10 @@ export function sqliteTable<D extends Declaration>(
       return query(sql, values)
     },
     place: () => '?',
-    idText: (id, type) => (type === 'bytes' ? `lower(hex(${id}))` : `cast(${id} as text)`),
-    bound: (text, type, place) => place(boundId(text, type)),
+    quote: STANDARD,
+    countText: (count) => `cast(${count} as text)`,
+    compare: compareRows,
+    layout: async () => layout,
     async cells(extent) {
       await checkColumns(needed(columnsOf(schema, extent, options.plaintext).keys()))
       return cells
