@@ -10,7 +10,7 @@ export default defineConfig({
       { find: '#engine/node', replacement: `${src}engine/node.ts` },
       { find: /^waxseal$/, replacement: `${src}index.ts` },
       { find: /^waxseal\/(engine|envelope|recovery|rotation|testing)$/, replacement: `${src}$1/index.ts` },
-      { find: /^waxseal\/rotation\/(postgres|sqlite)$/, replacement: `${src}rotation/sources/$1.ts` },
+      { find: /^waxseal\/rotation\/(mysql|postgres|sqlite)$/, replacement: `${src}rotation/sources/$1.ts` },
       { find: /^waxseal\/(.+)$/, replacement: `${src}$1.ts` },
     ],
   },

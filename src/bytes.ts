@@ -86,6 +86,14 @@ export function utf8(text: string): Uint8Array | undefined {
 /** UTF-8 of one of our own constants. */
 export const ascii = (text: string): Uint8Array => encoder.encode(text)
 
+/** JSON in ASCII: no character set of a server, a connection or a dump can change it. */
+export function asciiJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[\u007f-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
 export function toHex(bytes: Uint8Array): string {
   let out = ''
   for (const byte of bytes) out += byte.toString(16).padStart(2, '0')

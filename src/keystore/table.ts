@@ -1,3 +1,4 @@
+import { asciiJson } from '../bytes.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { conflict, type KeyStore, MAX_DOCUMENT, malformed, parseStored, type StoredKeyring } from './keystore.ts'
 
@@ -52,12 +53,8 @@ export function tableKeyStore(access: TableAccess): KeyStore {
   }
 }
 
-/** JSON in ASCII: no character set of a server, a connection or a dump can change it. */
 function documentOf(next: StoredKeyring): string {
-  const text = JSON.stringify(next).replace(
-    /[\u007f-\uffff]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+  const text = asciiJson(next)
   if (text.length > MAX_DOCUMENT)
     throw new WaxsealError('LIMIT_EXCEEDED', 'key store: the keyring would be over 64 MiB')
   return text

@@ -1,4 +1,4 @@
-import { isDuplicate, TABLES } from './ledger.ts'
+import { isDuplicate, jobName, TABLES } from './ledger.ts'
 import type { Cursor, RotationSource } from './source.ts'
 
 /** The list of the rows under one version, and the note in the books that it was complete. */
@@ -38,7 +38,7 @@ export async function listRows(
 }
 
 const nameOf = (table: RotationSource, keyId: string): string =>
-  `affected ${JSON.stringify([table.name, table.record.schema.envelopeColumn, keyId])}`
+  jobName('affected', table.name, table.record.schema.envelopeColumn, keyId)
 
 /** When the table's list was complete, if it ever was: after that, rows have left the version, and a list lacks them. */
 export async function listedBefore(table: RotationSource, keyId: string): Promise<Listed | undefined> {

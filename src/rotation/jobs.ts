@@ -4,6 +4,7 @@ import type { Keyring } from '../keyring/keyring.ts'
 import { STATES } from '../keyring/states.ts'
 import { modeOf } from '../records/migrate.ts'
 import { type JobOptions, type JobReport, runJob } from './job.ts'
+import { jobName } from './ledger.ts'
 import type { RotationSource } from './source.ts'
 import { decryptWork, encryptWork, reencryptWork, rewrapWork, verifyWork } from './work.ts'
 
@@ -47,7 +48,7 @@ export async function rewrap({ keys, table, ...options }: TableJob): Promise<Rot
   return rotated(
     keys,
     table,
-    await runJob(table, rewrapWork(keys, table, from), jobName('rewrap', table, active), options),
+    await runJob(table, rewrapWork(keys, table, from), nameOf('rewrap', table, active), options),
   )
 }
 
@@ -68,7 +69,7 @@ export async function reencrypt({
   const wrong = from?.find((id) => !allowed.includes(id))
   if (wrong !== undefined) throw config('from', 'versions that are deactivated or compromised', wrong)
   const work = reencryptWork(keys, table, from ?? allowed)
-  const name = jobName('reencrypt', table, active, ...(from ?? []).toSorted())
+  const name = nameOf('reencrypt', table, active, ...(from ?? []).toSorted())
   return rotated(keys, table, await runJob(table, work, name, options))
 }
 
@@ -85,7 +86,7 @@ export async function encryptInPlace({
   if (modeOf(table.record.schema, sourceOf(keys)) === 'prepare') {
     throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
   }
-  const report = await runJob(table, encryptWork(keys, table), jobName('encrypt', table, active), options)
+  const report = await runJob(table, encryptWork(keys, table), nameOf('encrypt', table, active), options)
   return { ...report, plaintext: await table.count('plaintext') }
 }
 
@@ -100,7 +101,7 @@ export async function decryptInPlace({
   if (mode !== 'prepare') {
     throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
   }
-  const report = await runJob(table, decryptWork(keys, table), jobName('decrypt', table, active), options)
+  const report = await runJob(table, decryptWork(keys, table), nameOf('decrypt', table, active), options)
   return { ...report, sealed: await table.count('sealed') }
 }
 
@@ -113,14 +114,13 @@ export interface VerifyReport extends JobReport {
 /** Opens every row of a table, commitments included, and changes none. `failures` has what does not open. */
 export async function verify({ keys, table, ...options }: TableJob): Promise<VerifyReport> {
   const active = await activeOf(keys)
-  const report = await runJob(table, verifyWork(keys, table), jobName('verify', table, active), options)
+  const report = await runJob(table, verifyWork(keys, table), nameOf('verify', table, active), options)
   const byVersion = await table.countByKey(keys.status().versions.map((version) => version.id))
   return { ...report, plaintext: await table.count('plaintext'), byVersion }
 }
 
-function jobName(kind: string, table: RotationSource, ...target: readonly string[]): string {
-  // As JSON, because names may hold whatever would stand between them.
-  return `${kind} ${JSON.stringify([table.name, table.record.schema.envelopeColumn, ...target])}`
+function nameOf(kind: string, table: RotationSource, ...target: readonly string[]): string {
+  return jobName(kind, table.name, table.record.schema.envelopeColumn, ...target)
 }
 
 async function activeOf(keys: Keyring): Promise<string> {

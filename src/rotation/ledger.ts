@@ -1,3 +1,5 @@
+import { ascii, asciiJson, toHex } from '../bytes.ts'
+import { defaultEngine } from '../engine/index.ts'
 import { WaxsealError } from '../errors.ts'
 import type { Books, Cursor, RowFailure, Span, Step } from './source.ts'
 
@@ -82,7 +84,17 @@ type Sums = Readonly<Record<(typeof SUMS)[number], unknown>>
 const RANGES_PER_PASS = 1_000_000
 
 const cursorOf = (text: string | null): Cursor | null => (text === null ? null : (JSON.parse(text) as Cursor))
-const textOf = (cursor: Cursor | null): string | null => (cursor === null ? null : JSON.stringify(cursor))
+const textOf = (cursor: Cursor | null): string | null => (cursor === null ? null : asciiJson(cursor))
+
+/** What an index of every database takes beside the id of a row. */
+const MAX_JOB_NAME = 500
+
+/** The name of a job in the books: what is done, and to what. As JSON, because names may hold whatever stands between. */
+export function jobName(kind: string, ...target: readonly string[]): string {
+  const name = `${kind} ${asciiJson(target)}`
+  if (name.length <= MAX_JOB_NAME) return name
+  return `${name.slice(0, MAX_JOB_NAME - 65)} ${toHex(defaultEngine().sha512(ascii(name)).subarray(0, 32))}`
+}
 
 /** A step as the books have it; a row that broke is named once. */
 export function entryOf({ cursor, upTo, isDone, failures }: Step) {

@@ -74,8 +74,8 @@ export interface Dialect {
   readonly books: Books
   readonly quote: Quoting
   query<T>(sql: string, values: readonly unknown[]): Promise<readonly T[]>
-  /** Parameter number `n`, from 1. They stand in the statement in this order, each once. */
-  place(n: number): string
+  /** Parameter number `n`, from 1, of that value. They stand in the statement in this order, each once. */
+  place(n: number, value: unknown): string
   /** A count as text, because clients give it as a number, a bigint or text. */
   countText(count: string): string
   /** True for ids behind the bounds, or up to and including them. Bounds come in the order of their parameters. */
@@ -115,7 +115,7 @@ export function tableSource<D extends Declaration>(
   /** A condition and its parameters. */
   function where(layout: Layout, filter: Filter, span: Span): { text: string; values: unknown[] } {
     const values: unknown[] = []
-    const place: Place = (value) => dialect.place(values.push(value))
+    const place: Place = (value) => dialect.place(values.push(value), value)
     const parts: string[] = []
     if (filter === 'plaintext') parts.push(`t.${envelope} is null`)
     else if (filter === 'sealed') parts.push(`t.${envelope} is not null`)
@@ -155,7 +155,8 @@ export function tableSource<D extends Declaration>(
       const counts = new Map<string, number>()
       // One query a key: each is served by the index, and `group by` on an expression would not be.
       for (const id of keyIds) {
-        counts.set(id, await countWhere(`${keyId} = ${dialect.place(1)}`, [keyIdParameter(id, encoding)]))
+        const value = keyIdParameter(id, encoding)
+        counts.set(id, await countWhere(`${keyId} = ${dialect.place(1, value)}`, [value]))
       }
       return counts
     },

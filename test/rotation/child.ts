@@ -2,8 +2,8 @@ import { int, openKeyring, records, text } from '../../src/index.ts'
 import { fileKeyStore } from '../../src/keystore/file.ts'
 import { localKms } from '../../src/kms/local.ts'
 import { type RotationSource, rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
-import { pgClient } from './clients.ts'
+import { clientOf } from './clients.ts'
+import type { AnyRecords } from './tables.ts'
 
 /**
  * A rewrap job in a process of its own, started by killed.ts, that dies of SIGKILL at the `at`-th time it comes to
@@ -29,8 +29,8 @@ export const killable = (table: string) =>
 
 async function main(order: Order): Promise<void> {
   const keys = await openKeyring({ name: 'kill', store: fileKeyStore(order.file), kms: localKms(order.root) })
-  const client = pgClient(order.url)
-  const table = postgresTable(client.db, killable(order.table))
+  const client = clientOf(order.url)
+  const table = client.table(killable(order.table) as AnyRecords)
   const times = new Map<Instant, number>()
   const reach = (instant: Instant): void => {
     times.set(instant, (times.get(instant) ?? 0) + 1)

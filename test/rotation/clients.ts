@@ -1,8 +1,11 @@
 import { PGlite } from '@electric-sql/pglite'
+import mariadb, { type PoolConfig } from 'mariadb'
+import mysql, { type PoolOptions } from 'mysql2/promise'
 import pg from 'pg'
 import postgres from 'postgres'
 import { type Postgres, type Query, queryOf } from '../../src/postgres.ts'
 import type { RotationSource } from '../../src/rotation/index.ts'
+import { type Mysql, mysqlTable } from '../../src/rotation/sources/mysql.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { type Sqlite, sqliteTable } from '../../src/rotation/sources/sqlite.ts'
 import type { TableOptions } from '../../src/rotation/table.ts'
@@ -95,3 +98,81 @@ function inSqlite(text: string, place: (n: number) => unknown): string {
       return n !== undefined ? '?' : all.startsWith('::') ? '' : all
     })
 }
+
+export interface MysqlClient extends Client {
+  readonly db: Mysql
+  /** A statement in the words of MySQL. */
+  own<T = Record<string, unknown>>(sql: string, values?: readonly unknown[]): Promise<readonly T[]>
+}
+
+/** Jobs go through `db`, tests through a pool of their own that loses no digit. */
+function mysqlClient(name: string, url: string, db: Mysql, close: () => Promise<void>): MysqlClient {
+  const pool = mysql.createPool({ uri: url, supportBigNumbers: true, connectionLimit: 6 })
+  const own = async <T>(sql: string, values: readonly unknown[] = []) => {
+    const [answer] = await pool.execute(sql, values.map(inNode) as never[])
+    // As many rows as were changed, for whoever counts what RETURNING returns.
+    return (Array.isArray(answer) ? answer : Array(answer.affectedRows).fill({})) as readonly T[]
+  }
+  return {
+    name,
+    db,
+    own,
+    query: (text, params = []) => {
+      const values: unknown[] = []
+      return own(
+        inMysql(text, (n) => values.push(params[n - 1])),
+        values,
+      )
+    },
+    table: (record, options) => mysqlTable(db, record, options),
+    findTable: 'select 1 from information_schema.tables where table_name = $1',
+    makeSchema: 'create database',
+    async close() {
+      await Promise.all([pool.end(), close()])
+    },
+  }
+}
+
+export function mysql2Client(url: string, options: PoolOptions = {}): MysqlClient {
+  const db = mysql.createPool({ uri: url, connectionLimit: 6, ...options })
+  return mysqlClient('mysql2', url, db, () => db.end())
+}
+
+export function mariadbClient(url: string, options: PoolConfig = {}): MysqlClient {
+  const { hostname: host, port, username: user, pathname } = new URL(url)
+  const database = decodeURIComponent(pathname.slice(1))
+  const db = mariadb.createPool({ host, port: Number(port), user, database, connectionLimit: 6, ...options })
+  return mysqlClient('mariadb', url, db, () => db.end())
+}
+
+const inNode = (value: unknown): unknown =>
+  value instanceof Uint8Array ? Buffer.from(value) : typeof value === 'bigint' ? String(value) : (value ?? null)
+
+/** A statement in the words of PostgreSQL, in those of MySQL. */
+function inMysql(text: string, place: (n: number) => unknown): string {
+  const index = /^create index on ((?:"(?:[^"]|"")*"\.?)+) \(\(substr\(("(?:[^"]|"")*"), (\d+), (\d+)\)\)\)$/.exec(text)
+  const [, table, column, from, length] = index ?? []
+  const statement = index
+    ? `alter table ${table} add column ${column!.slice(0, -1)}_key_id" varbinary(80)
+        generated always as (substr(${column}, ${from}, ${length})) virtual invisible, add index (${column!.slice(0, -1)}_key_id")`
+    : text
+  const isTable = /^create table/.test(text)
+  const keys = /primary key \(([^)]*)\)\)$/.exec(text)?.[1] ?? ''
+  return statement
+    .replace(/ returning 1$/, '')
+    .replace(/("(?:[^"]|"")*") text/g, (all, name) => (isTable && keys.includes(name) ? `${name} varchar(190)` : all))
+    .replace(/("(?:[^"]|"")*") bytea/g, (all, name) =>
+      isTable && keys.includes(name) ? `${name} varbinary(190)` : all,
+    )
+    .replace(/"(?:[^"]|"")*"|'(?:[^']|'')*'|\$(\d+)|::\w+|\bbytea\b|\btext\b/g, (all, n) => {
+      if (n !== undefined) place(Number(n))
+      if (n !== undefined) return '?'
+      if (all.startsWith('::')) return ''
+      if (all === 'bytea') return 'longblob'
+      if (all === 'text') return 'longtext'
+      return all.startsWith('"') ? `\`${all.slice(1, -1).replaceAll('""', '"').replaceAll('`', '``')}\`` : all
+    })
+}
+
+/** The client for a URL of a server. */
+export const clientOf = (url: string): Client => (url.startsWith('mysql:') ? mysql2Client(url) : pgClient(url))

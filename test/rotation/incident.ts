@@ -3,17 +3,16 @@ import { createKeyring } from '../../src/index.ts'
 import { memoryKeyStore } from '../../src/keystore/memory.ts'
 import type { RotationSource } from '../../src/rotation/index.ts'
 import { type IncidentProgress, incident, rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { memoryKms, testKeyring } from '../../src/testing/index.ts'
-import type { PostgresClient } from './clients.ts'
+import type { Client } from './clients.ts'
 import { createTable, insert, people, person, readPlain } from './tables.ts'
 
 /** A version that may have leaked: from the marking to the report. */
-export function incidentSuite(client: () => PostgresClient): void {
+export function incidentSuite(client: () => Client): void {
   const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
   /** Two tables under one version. */
   async function leak(rows = 7) {
-    const { db, query } = client()
+    const { query } = client()
     const keys = testKeyring()
     const [one, two] = [people(), people()]
     for (const record of [one, two]) {
@@ -21,7 +20,7 @@ export function incidentSuite(client: () => PostgresClient): void {
       await insert(query, record, keys, ids(1, rows).map(person))
     }
     const options = { select: ['city'], subject: (row: Readonly<Record<string, unknown>>) => `in ${row.city}` }
-    const tables = [postgresTable(db, one, options), postgresTable(db, two)]
+    const tables = [client().table(one, options), client().table(two)]
     const lines: string[] = []
     const call = { keys, keyId: keys.status().active!, tables, reason: 'stolen', actor: 'ann', settleMs: 0 }
     return { ...call, one, two, lines, write: (line: string) => void lines.push(line), call }
@@ -169,7 +168,7 @@ export function incidentSuite(client: () => PostgresClient): void {
     })
 
     it('of a version that was suspended while the KMS was away: makes a successor', async () => {
-      const { db, query } = client()
+      const { query } = client()
       const kms = memoryKms()
       await using keys = await createKeyring({ name: 'leak', store: memoryKeyStore(), kms, propagationMs: 60_000 })
       const record = people()
@@ -177,7 +176,7 @@ export function incidentSuite(client: () => PostgresClient): void {
       await insert(query, record, keys, [1, 2].map(person))
       const keyId = keys.status().active!
       await keys.suspend(keyId)
-      const tables = [postgresTable(db, record)]
+      const tables = [client().table(record)]
       const report = await incident({ keys, keyId, tables, reason: 'leak', settleMs: 0, write: () => undefined })
       expect(report).toMatchObject({ isDone: true, tables: [{ reencrypted: 2 }] })
     })

@@ -8,9 +8,8 @@ import { createKeyring, type Keyring } from '../../src/index.ts'
 import { fileKeyStore } from '../../src/keystore/file.ts'
 import { localKms } from '../../src/kms/local.ts'
 import { rewrap } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { INSTANTS, killable, type Order } from './child.ts'
-import type { PostgresClient } from './clients.ts'
+import type { Client } from './clients.ts'
 import { type AnyRecords, createTable, freshName, insert, person, readPlain, readStored, rotate } from './tables.ts'
 
 const ROWS = 60
@@ -35,7 +34,7 @@ function run(order: Order, killAfter?: RegExp): Promise<{ signal: string | null;
 }
 
 /** A job whose process is killed, on a real server: what was written stays, and the next run ends it. */
-export function killSuite(client: () => PostgresClient, url: () => string): void {
+export function killSuite(client: () => Client, url: () => string): void {
   describe('a job whose process is killed', () => {
     const root = '5'.repeat(64)
     let folder: string
@@ -66,7 +65,7 @@ export function killSuite(client: () => PostgresClient, url: () => string): void
     }
 
     async function expectEnded(keys: Keyring, record: AnyRecords): Promise<number> {
-      const report = await rewrap({ keys, table: postgresTable(client().db, record), batchSize: BATCH })
+      const report = await rewrap({ keys, table: client().table(record), batchSize: BATCH })
       expect(report).toMatchObject({ failures: [], aborted: false })
       expect(report.remaining.size).toBe(0)
       expect(await readPlain(client().query, record, keys)).toEqual(Array.from({ length: ROWS }, (_, id) => person(id)))

@@ -6,7 +6,7 @@ import type { Client } from './clients.ts'
 import { type AnyRow, createTable, declare, freshName, insert, readPlain, readStored, rotate } from './tables.ts'
 
 /** Names that break out of a statement which does not quote them, or mean something else in it. */
-const NAMES = [
+export const NAMES = [
   'Upper Case',
   'select',
   'täble 雪 😀',
@@ -24,9 +24,9 @@ const NAMES = [
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
 /** Names of tables and columns that somebody chose badly. */
-export function nameSuite(client: () => Client): void {
+export function nameSuite(client: () => Client, names: readonly string[] = NAMES): void {
   describe('odd names', () => {
-    it.each(NAMES)('of tables and columns are names and nothing else: %j', async (odd) => {
+    it.each(names)('of tables and columns are names and nothing else: %j', async (odd) => {
       const { query } = client()
       await query('create table if not exists canary (id integer)')
       const keys = testKeyring()

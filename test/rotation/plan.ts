@@ -1,16 +1,15 @@
 import { expect, it } from 'vitest'
 import type { KeyEvent } from '../../src/index.ts'
 import { plan } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
-import type { PostgresClient } from './clients.ts'
+import type { Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
 import { createTable, insert, people, person, readStored, rotate } from './tables.ts'
 
 /** What would be touched, and that nothing is. */
-export function planSuite(client: () => PostgresClient): void {
+export function planSuite(client: () => Client): void {
   it('counts by table and version, and says what may be done to each', async () => {
-    const { db, query } = client()
+    const { query } = client()
     const events: KeyEvent[] = []
     const keys = testKeyring({ onEvent: (event) => events.push(event) })
     const [one, two] = [people(), people()]
@@ -28,7 +27,7 @@ export function planSuite(client: () => PostgresClient): void {
     const before = await readStored(query, one)
     events.length = 0
 
-    const tables = [one, two].map((record) => postgresTable(db, record))
+    const tables = [one, two].map((record) => client().table(record))
     const given = await plan({ keys, tables, rowsPerSecond: 1_000 })
     expect(given).toMatchObject({ basis: 'given', rows: { rewrap: 6, reencrypt: 3, blocked: 0 }, ms: 9 })
     expect(given.active).toBe(keys.status().active)
@@ -60,13 +59,13 @@ export function planSuite(client: () => PostgresClient): void {
   })
 
   it('a suspended version blocks; without an active one nothing is measured', async () => {
-    const { db, query } = client()
+    const { query } = client()
     const keys = testKeyring()
     const record = people()
     await createTable(query, record)
     await insert(query, record, keys, [1, 2].map(person))
     await keys.suspend(keys.status().active!)
-    const result = await plan({ keys, tables: [postgresTable(db, record)] })
+    const result = await plan({ keys, tables: [client().table(record)] })
     expect(result).toMatchObject({ active: undefined, rows: { rewrap: 0, reencrypt: 0, blocked: 2 } })
     expect(result.tables[0]!.versions[0]).toMatchObject({ state: 'suspended', action: 'blocked', ms: undefined })
   })
