@@ -7,6 +7,8 @@ import { incidentSuite } from './incident.ts'
 import { jobSuite } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
+import { mysqlSuite } from './mysql.ts'
+import { mysqlInPlaceSuite } from './mysql-inplace.ts'
 import { NAMES, nameSuite } from './names.ts'
 import { pageSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
@@ -44,6 +46,8 @@ describe.skipIf(missing('rotation on a real MariaDB', mariadbMissing()))('a real
     rangeSuite(client)
     planSuite(client)
     incidentSuite(client)
+    mysqlSuite(client, () => server.url)
+    mysqlInPlaceSuite(client, () => server.url)
   })
 
   killSuite(

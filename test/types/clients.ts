@@ -1,5 +1,10 @@
 import type { PGlite, Transaction } from '@electric-sql/pglite'
 import { text as column, integer, jsonb, pgTable, timestamp } from 'drizzle-orm/pg-core'
+import type {
+  Connection as ConnectionOfMariadb,
+  PoolConnection as PooledOfMariadb,
+  Pool as PoolOfMariadb,
+} from 'mariadb'
 import type { Connection, PoolConnection, Pool as PoolOfMysql } from 'mysql2/promise'
 import type { Client, Pool, PoolClient } from 'pg'
 import type postgres from 'postgres'
@@ -7,6 +12,7 @@ import { cell, date, int, type Keys, object, records, text } from 'waxseal'
 import { type Mysql, mysqlKeyStore } from 'waxseal/keystore/mysql'
 import { postgresKeyStore } from 'waxseal/keystore/postgres'
 import { type Postgres, reserveIds } from 'waxseal/postgres'
+import type { Mysql as MysqlForJobs } from 'waxseal/rotation/mysql'
 import { postgresTable } from 'waxseal/rotation/postgres'
 import { exactly } from './expect.ts'
 
@@ -32,6 +38,17 @@ declare const connection: Connection
 declare const poolConnection: PoolConnection
 export const allOfMysql: Mysql[] = [poolOfMysql, connection, poolConnection]
 export const storesInMysql = allOfMysql.map((db) => mysqlKeyStore(db))
+declare const poolOfMariadb: PoolOfMariadb
+declare const ofMariadb: ConnectionOfMariadb
+declare const pooledOfMariadb: PooledOfMariadb
+export const forJobs: MysqlForJobs[] = [
+  ...[poolOfMysql, connection, poolConnection],
+  poolOfMariadb,
+  ofMariadb,
+  pooledOfMariadb,
+]
+// @ts-expect-error the client of callbacks
+export const callbacksForJobs: MysqlForJobs = poolOfMysql.pool
 // @ts-expect-error the client of callbacks
 export const callbacks: Mysql = poolOfMysql.pool
 // @ts-expect-error not a client

@@ -156,7 +156,7 @@ export function keyIdOf(table: SqlTable, schema: Schema): string {
   const column = table.all.find((each) => each.expression !== undefined && each.name === name)
   const computed = keyIdIn(`t.${quote(envelopeColumn)}`, encoding)
   if (!column) return encoding === 'text' ? `cast(${computed} as binary)` : computed
-  const bare = (sql: string): string => sql.replace(/[\s`()]/g, '').toLowerCase()
+  const bare = (sql: string): string => sql.replace(/[\s`"()]/g, '').toLowerCase()
   // A column that computes something else would count rows wrongly, and a version could be retired that is in use.
   if (bare(column.expression!) === bare(keyIdIn(quote(envelopeColumn), encoding))) return `t.${quote(name)}`
   throw config('record', `a column "${name}" as keyIdIndex() makes it`, undefined)

@@ -217,7 +217,9 @@ export function mysqlTable<D extends Declaration>(
     },
 
     async assertSeesAll() {
-      if (!(await readTable(connection, schema)).isVersioned) return
+      const table = await readTable(connection, schema)
+      keyIdOf(table, schema) // the column may have been replaced since
+      if (!table.isVersioned) return
       const message = 'the history of a table with system versioning keeps rows under old versions: drop it first'
       throw new WaxsealError('CONFIG', message, { table: schema.table, argument: 'record' })
     },

@@ -1,0 +1,579 @@
+import mysql, { type Connection, type PoolOptions } from 'mysql2/promise'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { bytes, int, text, uuid } from '../../src/index.ts'
+import { encryptInPlace, reencrypt, retire, rewrap, verify } from '../../src/rotation/index.ts'
+import { JOB_TABLES, keyIdIndex, type Mysql, mysqlTable } from '../../src/rotation/sources/mysql.ts'
+import { testKeyring } from '../../src/testing/index.ts'
+import { type MysqlClient, mariadbClient, mysql2Client } from './clients.ts'
+import { oldRows } from './jobs.ts'
+import {
+  type AnyRow,
+  createTable,
+  declare,
+  freshName,
+  insert,
+  people,
+  person,
+  readPlain,
+  readStored,
+  rotate,
+} from './tables.ts'
+
+const UNTIL = new Date(Date.now() + 1e9)
+const wait = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
+const step = (cursor: readonly string[]) => ({
+  job: 'j',
+  range: 1,
+  owner: 'me',
+  leaseMs: 1000,
+  upTo: null,
+  cursor,
+  isDone: false,
+  seen: 1,
+  failures: [],
+})
+
+/** What MySQL has of its own: collations, sessions, columns that change by themselves, and two clients. */
+export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
+  async function withConnection<T>(work: (own: Connection) => Promise<T>): Promise<T> {
+    const own = await mysql.createConnection(url())
+    try {
+      return await work(own)
+    } finally {
+      own.destroy()
+    }
+  }
+
+  /** Clients that were set up otherwise than usual, and statements for each of their connections. */
+  const WAYS: Record<string, { options?: PoolOptions; session?: string[] }> = {
+    'without CLIENT_FOUND_ROWS': { options: { flags: ['-FOUND_ROWS'] } },
+    'in latin1': { options: { charset: 'latin1' } },
+    'in utf8mb3': { options: { charset: 'utf8' } },
+    'with values as text or arrays': {
+      options: { supportBigNumbers: true, bigNumberStrings: true, dateStrings: true, rowsAsArray: true },
+    },
+    'with a typeCast of its own': { options: { typeCast: () => 'nothing' } },
+    'with a lax sql_mode': { session: ["set sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT'"] },
+    'with safe updates, in another zone': { session: ["set sql_safe_updates = 1, time_zone = '+09:00'"] },
+    'under SERIALIZABLE': { session: ['set session transaction isolation level serializable'] },
+  }
+
+  describe.each(Object.entries(WAYS))('a pool %s', (_, { options, session = [] }) => {
+    let other: MysqlClient
+    beforeAll(() => {
+      other = mysql2Client(url(), options)
+      const pool = other.db as mysql.Pool
+      pool.pool.on('connection', (connection) => {
+        for (const statement of session) connection.query(statement)
+      })
+    })
+    afterAll(() => other.close())
+
+    it('rewraps, re-encrypts and verifies, counts what it changed, and leaves the session as it was', async () => {
+      const { query } = client()
+      const keys = testKeyring()
+      const record = declare(freshName('way'), { id: { id: text() }, fields: { email: text({ nullable: true }) } })
+      await createTable(query, record, ['text'])
+      const rows = ['a', 'é', '雪', '😀', "it's", 'back\\slash', ''].map((id) => ({ id, email: `e ${id}`, city: null }))
+      await insert(query, record, keys, rows)
+      await rotate(keys)
+      const settings = `select @@sql_mode as m, @@time_zone as z, @@innodb_lock_wait_timeout as w, @@sql_safe_updates as s,
+        @@tx_isolation as i, @waxseal_job as j`
+      const asked = async () => (await (other.db as mysql.Pool).query({ sql: settings, rowsAsArray: true }))[0]
+      const before = await asked()
+      const table = other.table(record)
+      expect(await rewrap({ keys, table, batchSize: 2, ranges: 2 })).toMatchObject({ written: 7, raced: 0, failed: 0 })
+      await rotate(keys)
+      expect(await reencrypt({ keys, table, batchSize: 3 })).toMatchObject({ written: 7, raced: 0, failed: 0 })
+      await query(`update ${record.schema.table} set email = 'broken' where id = '雪'`)
+      expect((await verify({ keys, table })).failures).toEqual([{ rowId: '雪', code: 'MALFORMED' }])
+      await query(`update ${record.schema.table} set email = null where id = '雪'`)
+      expect(await asked()).toEqual(before)
+    })
+  })
+
+  describe('ids', () => {
+    const CASES = [
+      ['utf8mb4_general_ci', 'utf8mb4', ['b', 'A', 'z', '_', '10', '2', 'ß', 'a b', 'a-b', '雪', 'é', '']],
+      ['utf8mb4_unicode_520_ci', 'utf8mb4', ['b', 'A', 'z', 'Z2', '_', '10', '2', 'a b', '雪', '😀', 'é1']],
+      ['utf8mb4_unicode_520_nopad_ci', 'utf8mb4', ['b', 'b ', 'B  ', 'a', 'a ', '']],
+      ['utf8mb4_bin', 'utf8mb4', ['b', 'B', 'a', 'A', 'ä', 'Ä', 'a b', '😀']],
+      ['latin1_swedish_ci', 'latin1', ['b', 'A', 'é1', 'z', 'Å', 'Ö', '€', '']],
+      ['latin1_german1_ci', 'latin1', ['b', 'A ', 'z', 'Z2', 'o', 'p']],
+    ] as const
+    it.each(CASES)('of text in %s: pages, ranges and writes follow the collation', async (collation, charset, ids) => {
+      const { query, own } = client()
+      const keys = testKeyring()
+      const record = declare(freshName('ci'), { id: { id: text() }, fields: { email: text() } })
+      const { table } = record.schema
+      await own(`create table ${table} (id varchar(50) character set ${charset} collate ${collation} primary key,
+        email text, envelope text, city text)`)
+      await own(keyIdIndex(record))
+      await insert(
+        query,
+        record,
+        keys,
+        ids.map((id) => ({ id, email: `e${id}`, city: null })),
+      )
+      const order = (await own<{ id: string }>(`select id from ${table} order by id`)).map(({ id }) => id)
+      const oldId = await rotate(keys)
+      const source = client().table(record)
+      const seen: string[] = []
+      let after: readonly string[] | null = null
+      for (;;) {
+        const page = await source.page({ keys: [oldId] }, { after, upTo: null }, 2, 'envelope')
+        if (page.length === 0) break
+        seen.push(...page.map(({ row }) => String(row.id)))
+        after = page.at(-1)!.cursor
+      }
+      expect(seen).toEqual(order)
+      expect(await rewrap({ keys, table: source, batchSize: 2, ranges: 3 })).toMatchObject({
+        written: ids.length,
+        failed: 0,
+        remaining: new Map(),
+      })
+      expect(await readPlain(query, record, keys)).toHaveLength(ids.length)
+    })
+
+    it.each([
+      ['bigint unsigned', int(), (n: number) => String(18446744073709551615n - BigInt(n)), (v: unknown) => v],
+      ['decimal(40,0)', int(), (n: number) => `${10n ** 30n + BigInt(n)}`, (v: unknown) => v],
+      ['char(36)', uuid(), (n: number) => `6ba7b810-9dad-11d1-80b4-00c04fd43${n + 100}`, (v: unknown) => v],
+      ['uuid', uuid(), (n: number) => `6ba7b8${n + 10}-9dad-11d1-80b4-00c04fd43000`, (v: unknown) => v],
+      [
+        'binary(16)',
+        uuid(),
+        (n: number) => `6ba7b8${n + 10}-9dad-11d1-80b4-00c04fd43000`,
+        (v: unknown) => Buffer.from(String(v).replaceAll('-', ''), 'hex'),
+      ],
+      ['varbinary(50)', text(), (n: number) => `ключ ${n}`, (v: unknown) => Buffer.from(String(v))],
+      ['binary(5)', bytes(), (n: number) => Uint8Array.of(n, 0, 255, 92, 32), (v: unknown) => v],
+      ['varchar(40)', int(), (n: number) => String(7 * n), (v: unknown) => v],
+    ])('in %s', async (type, id, nth, inSql) => {
+      const { query } = client()
+      const keys = testKeyring()
+      const record = declare(freshName('ids'), { id: { id }, fields: { email: text() } })
+      await createTable(query, record, [type])
+      const { table } = record.schema
+      for (let n = 0; n < 9; n++) {
+        const { email, envelope } = record.encrypt(keys, { id: nth(n), email: `e${n}` } as never) as AnyRow
+        await query(`insert into ${table} (id, email, envelope) values ($1, $2, $3)`, [inSql(nth(n)), email, envelope])
+      }
+      await rotate(keys)
+      const source = client().table(record)
+      expect(await rewrap({ keys, table: source, batchSize: 2, ranges: 2 })).toMatchObject({ written: 9, failed: 0 })
+      await rotate(keys)
+      expect(await reencrypt({ keys, table: source, batchSize: 4 })).toMatchObject({ written: 9, failures: [] })
+      expect(await verify({ keys, table: source })).toMatchObject({ seen: 9, failed: 0 })
+    })
+  })
+
+  describe('the index of keyIdIndex', () => {
+    it.each(['text', 'bytes'] as const)('serves counts, pages and their order; %s', async (encoding) => {
+      const { query, own } = client()
+      const keys = testKeyring()
+      const record = declare(freshName('ix'), { id: { a: int(), b: int() }, encoding, fields: { email: text() } })
+      const { table } = record.schema
+      const [type, sealed] = encoding === 'text' ? ['text', 'text'] : ['blob', 'blob']
+      await own(
+        `create table ${table} (a int, b int, email ${type}, envelope ${sealed}, city text, primary key (a, b))`,
+      )
+      const rows = Array.from({ length: 40 }, (_, i) => ({ a: i % 5, b: i, email: 'e', city: null }))
+      await insert(query, record, keys, rows)
+      // Copies, so that there is something to choose; nobody opens them.
+      await own(
+        `insert into ${table} (a, b, email, envelope) select a, b + 1000 * seq, email, envelope from ${table}, seq_1_to_100`,
+      )
+      await own(keyIdIndex(record))
+      const oldId = await rotate(keys)
+      await insert(query, record, keys, [{ a: 3, b: 5, email: 'new', city: null }])
+      await own(`analyze table ${table}`)
+      const shown = (await own(`select * from ${table} limit 1`))[0] as object
+      expect(Object.keys(shown)).toEqual(['a', 'b', 'email', 'envelope', 'city'])
+
+      const plans: string[][] = []
+      const explaining = explained(client().db, plans)
+      const source = mysqlTable(explaining, record)
+      const active = keys.status().active!
+      expect((await source.countByKey([active])).get(active)).toBe(1)
+      expect(
+        await source.page({ keys: [active] }, { after: ['1', '20'], upTo: ['4', '0'] }, 10, 'envelope'),
+      ).toHaveLength(1)
+      expect(await source.page({ keys: [oldId] }, { after: ['1', '20'], upTo: null }, 10, 'envelope')).toHaveLength(10)
+      expect(plans).toHaveLength(3)
+      for (const [, key, , extra] of plans) {
+        expect(key).toBe('envelope_key_id')
+        expect(extra).not.toMatch(/filesort|temporary/)
+      }
+      const [count, few] = plans as [string[], string[]]
+      expect(count![0]).toBe('ref')
+      expect(Number(count![2])).toBe(1)
+      expect(Number(few![2])).toBeLessThan(10)
+    })
+
+    it('is not taken when its column computes something else', async () => {
+      const { own } = client()
+      const { keys, table, record } = await oldRows(client(), 2)
+      await own(`alter table ${table.name} drop column envelope_key_id`)
+      await own(
+        `alter table ${table.name} add column envelope_key_id varbinary(80) as (substr(envelope, 12, 20)) virtual`,
+      )
+      await expect(rewrap({ keys, table: client().table(record) })).rejects.toMatchObject({
+        code: 'CONFIG',
+        argument: 'record',
+      })
+    })
+
+    it('may be missing', async () => {
+      const { own } = client()
+      const { keys, table, record } = await oldRows(client(), 5)
+      await own(`alter table ${table.name} drop column envelope_key_id`)
+      expect(await rewrap({ keys, table: client().table(record), batchSize: 2 })).toMatchObject({ written: 5 })
+    })
+  })
+
+  describe('columns', () => {
+    it('that change by themselves do not, unless asked for', async () => {
+      const { own } = client()
+      const { keys, table, record } = await oldRows(client(), 4)
+      await own(`alter table ${table.name} add column updated_at timestamp(6) default '2001-01-01' on update current_timestamp(6),
+        add column changed datetime default '2001-01-01' on update current_timestamp`)
+      const fresh = async () =>
+        Number(
+          (
+            await own<{ n: unknown }>(
+              `select count(*) as n from ${table.name} where updated_at > '2020-01-01' or changed > '2020-01-01'`,
+            )
+          )[0]!.n,
+        )
+      expect(await rewrap({ keys, table: client().table(record), batchSize: 3 })).toMatchObject({ written: 4 })
+      expect(await fresh()).toBe(0)
+      await rotate(keys)
+      const touching = mysqlTable(client().db, record, { touch: true })
+      expect(await rewrap({ keys, table: touching })).toMatchObject({ written: 4 })
+      expect(await fresh()).toBe(4)
+    })
+
+    it('that are too short, or pad: LIMIT_EXCEEDED or an error, in lax mode too, and nothing is lost', async () => {
+      const { own } = client()
+      const lax = mysql2Client(url())
+      ;(lax.db as mysql.Pool).pool.on('connection', (connection) => void connection.query(`set sql_mode = ''`))
+      const keys = testKeyring()
+      try {
+        for (const [type, encoding] of [
+          ['varchar(60)', 'text'],
+          ['varbinary(60)', 'bytes'],
+          ['binary(200)', 'bytes'],
+          ['tinyblob', 'bytes'],
+        ] as const) {
+          const name = freshName('short')
+          const record = declare(name, {
+            id: { id: int() },
+            encoding,
+            fields: { email: text({ into: 'sealed' }) },
+            migrate: { phase: 'encrypt', until: UNTIL },
+          })
+          const envelope = encoding === 'text' ? 'text' : 'blob'
+          await own(
+            `create table ${name} (id int primary key, email varchar(300), sealed ${type}, envelope ${envelope})`,
+          )
+          await own(`insert into ${name} (id, email) values (1, 'short'), (2, repeat('x', 300))`)
+          const job = encryptInPlace({ keys, table: lax.table(record) })
+          await expect(job).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED', table: name, argument: 'sealed' })
+          const rows = await own<AnyRow>(`select * from ${name} order by id`)
+          expect(rows).toMatchObject([{ email: 'short', sealed: null, envelope: null }, { email: 'x'.repeat(300) }])
+        }
+      } finally {
+        await lax.close()
+      }
+    })
+
+    it('are compared by their bytes: another case, an accent or a space behind is another value', async () => {
+      const { own } = client()
+      const { record, table } = await oldRows(client(), 1)
+      await own(`alter table ${table.name} modify note varchar(300) collate utf8mb4_general_ci`)
+      await own(`update ${table.name} set note = 'note'`)
+      const source = client().table(record)
+      const [read] = await source.page('sealed', { after: null, upTo: null }, 1, 'sealed')
+      await source.books.prepare()
+      await own(`delete from waxseal_range where job = 'j'`)
+      await own(
+        `insert into waxseal_range (job, n, pass, is_done, seen, written, raced, owner) values ('j', 1, 1, 0, 0, 0, 0, 'me')`,
+      )
+      const change = { cursor: read!.cursor, set: { email: 'x' }, expect: { note: read!.was.note! } }
+      for (const other of [`'NOTE'`, `'notë'`, `'note '`, `''`, 'null']) {
+        await own(`update ${table.name} set note = ${other}`)
+        expect(await source.write([change], step(read!.cursor))).toEqual({ written: 0 })
+      }
+      await own(`update ${table.name} set note = 'note'`)
+      expect(await source.write([change], step(read!.cursor))).toEqual({ written: 1 })
+    })
+  })
+
+  describe('transactions', () => {
+    it('a batch and its books are written together, or not at all', async () => {
+      const { own } = client()
+      const { keys, oldId, table } = await oldRows(client(), 10)
+      await table.books.prepare()
+      await own(`create trigger full before update on waxseal_range for each row
+        if new.at_cursor = '["8"]' then signal sqlstate '45000' set message_text = 'secret'; end if`)
+      try {
+        const job = rewrap({ keys, table, batchSize: 4 })
+        await expect(job).rejects.toThrow('the database refused a value')
+        await job.catch((error) => expect(JSON.stringify([error, error.message])).not.toContain('secret'))
+        expect((await table.countByKey([oldId])).get(oldId)).toBe(6)
+      } finally {
+        await own('drop trigger full')
+      }
+      expect(await rewrap({ keys, table, batchSize: 4 })).toMatchObject({ written: 10 })
+    })
+
+    it('deadlocks and locks that are held too long are sent again', async () => {
+      const { own } = client()
+      const { keys, record, table } = await oldRows(client(), 20)
+      await own(`create table if not exists heavy (a int)`)
+      await withConnection(async (app) => {
+        await app.query('set innodb_lock_wait_timeout = 20')
+        await app.query('start transaction')
+        await app.query('insert into heavy select seq from seq_1_to_500') // the heavier transaction survives
+        await app.query(`update ${table.name} set city = 'locked' where id = 15`)
+        const job = rewrap({ keys, table, batchSize: 20 })
+        await wait(500) // it has rows 1 to 14 by now, and waits for 15
+        await app.query(`update ${table.name} set city = 'locked' where id = 3`)
+        await app.query('commit')
+        expect(await job).toMatchObject({ written: 20, raced: 0, failed: 0 })
+        await rotate(keys)
+        await app.query('start transaction')
+        await app.query(`update ${table.name} set city = 'held' where id = 7`)
+        const second = rewrap({ keys, table: client().table(record) })
+        await wait(6_000) // longer than the job waits for a lock
+        await app.query('commit')
+        expect(await second).toMatchObject({ written: 20, failed: 0 })
+      })
+      const rows = await readStored(client().query, record)
+      expect(rows.filter(({ city }) => city === 'locked' || city === 'held').map(({ id }) => id)).toEqual([3, 7, 15])
+    })
+
+    it('one connection: waits for a transaction of the application, and is not undone with it', async () => {
+      const { keys, record } = await oldRows(client(), 20)
+      await withConnection(async (app) => {
+        const table = mysqlTable(app, record)
+        await table.books.prepare()
+        await app.query('start transaction')
+        await app.query(`delete from ${table.name} where id > 10`)
+        const jobs = [1, 2].map(() => rewrap({ keys, table: mysqlTable(app, record), batchSize: 6, ranges: 2 }))
+        await wait(100)
+        await app.query('rollback')
+        for (const report of await Promise.all(jobs)) expect(report).toMatchObject({ failed: 0, remaining: new Map() })
+        expect(await readPlain(client().query, record, keys)).toHaveLength(20)
+        await app.query('set autocommit = 0')
+        await expect(rewrap({ keys, table: mysqlTable(app, record) })).rejects.toMatchObject({
+          code: 'CONFIG',
+          argument: 'db',
+        })
+      })
+    })
+
+    it('one connection that stays in a transaction is CONFIG after 5 seconds, for retire too', async () => {
+      const { keys, oldId, record } = await oldRows(client(), 2)
+      await withConnection(async (app) => {
+        await app.query('start transaction')
+        await app.query(`delete from ${record.schema.table}`)
+        const table = mysqlTable(app, record)
+        const refused = retire({ keys, keyId: oldId, tables: [table] })
+        await expect(refused).rejects.toMatchObject({ code: 'CONFIG', argument: 'db' })
+        await app.query('rollback')
+      })
+    })
+
+    it('a connection that is cut ends the job with the error of the client, and the next one resumes', async () => {
+      const { own } = client()
+      const { keys, record } = await oldRows(client(), 12)
+      const pool = mysql2Client(url(), { connectionLimit: 1 })
+      try {
+        const table = pool.table(record)
+        const [row] = await (pool.db as mysql.Pool).query<mysql.RowDataPacket[]>('select connection_id() as id')
+        const cut: typeof table = {
+          ...table,
+          async write(...args) {
+            await own(`kill ${row[0]!.id}`)
+            return table.write(...args)
+          },
+        }
+        await expect(rewrap({ keys, table: cut, batchSize: 5 })).rejects.toThrow()
+        expect(await rewrap({ keys, table, batchSize: 5 })).toMatchObject({ written: 12, remaining: new Map() })
+      } finally {
+        await pool.close()
+      }
+    })
+  })
+
+  describe('tables', () => {
+    it('partitioned, in another database', async () => {
+      const { own, query } = client()
+      const database = freshName('other')
+      await own(`create database ${database}`)
+      const keys = testKeyring()
+      const record = declare('people', { id: { id: int() }, fields: { email: text() }, table: `${database}.people` })
+      await own(`create table ${database}.people (id int primary key, email text, envelope text, city text)
+        partition by range (id) (partition a values less than (6), partition b values less than maxvalue)`)
+      await own(keyIdIndex(record))
+      const rows = Array.from({ length: 10 }, (_, i) => ({ id: i + 1, email: `e${i}`, city: null }))
+      await insert(query, record, keys, rows)
+      const keyId = await rotate(keys)
+      const source = client().table(record)
+      await expect(retire({ keys, keyId, tables: [source] })).rejects.toThrow('10 rows')
+      expect(await rewrap({ keys, table: source, batchSize: 4, ranges: 2 })).toMatchObject({ written: 10 })
+      await retire({ keys, keyId, tables: [source] })
+      expect(await readPlain(query, record, keys)).toEqual(rows)
+    })
+
+    it('a view, MyISAM, and what is not there are CONFIG; a history is no proof for retire', async () => {
+      const { own } = client()
+      const { keys, record, oldId, table } = await oldRows(client(), 2)
+      const view = freshName('view')
+      await own(`create view ${view} as select * from ${table.name} where id = 1`)
+      const plain = freshName('myisam')
+      await own(`create table ${plain} (id int primary key, email text, note text, envelope text) engine = MyISAM`)
+      for (const name of [view, plain, 'gone']) {
+        const other = people(name)
+        for (const job of [
+          rewrap({ keys, table: client().table(other) }),
+          retire({ keys, keyId: oldId, tables: [client().table(other)] }),
+        ]) {
+          await expect(job).rejects.toMatchObject({ code: 'CONFIG', argument: 'record' })
+        }
+      }
+      await own(`alter table ${table.name} add system versioning`)
+      const versioned = client().table(record)
+      expect(await rewrap({ keys, table: versioned })).toMatchObject({ written: 2 })
+      await expect(retire({ keys, keyId: oldId, tables: [versioned] })).rejects.toMatchObject({ code: 'CONFIG' })
+      await own(`alter table ${table.name} drop system versioning`)
+      await retire({ keys, keyId: oldId, tables: [versioned] })
+    })
+
+    it('with triggers: they run, and can tell that a job changes the row', async () => {
+      const { own } = client()
+      const { keys, table } = await oldRows(client(), 3)
+      await own(`create trigger ${table.name}_t before update on ${table.name} for each row
+        set new.city = if(@waxseal_job is null, 'edited', old.city)`)
+      expect(await rewrap({ keys, table })).toMatchObject({ written: 3 })
+      expect(await own(`select 1 from ${table.name} where city = 'edited'`)).toHaveLength(0)
+      await own(`update ${table.name} set note = 'x'`)
+      expect(await own(`select 1 from ${table.name} where city = 'edited'`)).toHaveLength(3)
+    })
+  })
+
+  describe('the tables of the books', () => {
+    it('are made once when many jobs begin at the same time, and serve a user who may not make them', async () => {
+      const { own, db } = client()
+      for (let round = 0; round < 3; round++) {
+        await own('drop table if exists waxseal_job, waxseal_range, waxseal_failure')
+        await Promise.all(Array.from({ length: 6 }, () => mysqlTable(db, people()).books.prepare()))
+      }
+      expect(JOB_TABLES).toHaveLength(3)
+      const { keys, record, table } = await oldRows(client(), 3)
+      const user = freshName('app')
+      await own(`create user ${user}@'127.0.0.1'`)
+      for (const each of ['waxseal_job', 'waxseal_range', 'waxseal_failure', table.name]) {
+        await own(`grant select, insert, update, delete on waxseal.${each} to ${user}@'127.0.0.1'`)
+      }
+      const app = mariadbClient(url().replace('root@', `${user}@`))
+      try {
+        expect(await rewrap({ keys, table: app.table(record), batchSize: 2 })).toMatchObject({
+          written: 3,
+          failures: [],
+        })
+      } finally {
+        await app.close()
+      }
+    })
+
+    it('hold ids of 600 characters, and jobs of any number of versions', async () => {
+      const { own, query } = client()
+      const keys = testKeyring()
+      const record = declare(freshName('long'), { id: { id: text() }, fields: { email: text() } })
+      await createTable(query, record, ['varchar(700)'])
+      const ids = ['x'.repeat(600), `${'x'.repeat(699)}y`, '雪'.repeat(341)]
+      await insert(
+        query,
+        record,
+        keys,
+        ids.map((id) => ({ id, email: 'e', city: null })),
+      )
+      const from: string[] = []
+      for (let i = 0; i < 30; i++) from.push(await rotate(keys))
+      await own(`update ${record.schema.table} set email = 'broken'`)
+      const report = await reencrypt({ keys, table: client().table(record), from, batchSize: 3 })
+      expect(report.failures.map(({ rowId }) => rowId).toSorted()).toEqual(['x'.repeat(600), '雪'.repeat(341)])
+    })
+  })
+
+  it('a statement may be larger than a packet: it is sent in parts', async () => {
+    const { own, query } = client()
+    const keys = testKeyring()
+    const record = people()
+    await createTable(query, record)
+    const note = 'n'.repeat(100_000)
+    await insert(
+      query,
+      record,
+      keys,
+      Array.from({ length: 30 }, (_, i) => ({ ...person(i + 1), note })),
+    )
+    await rotate(keys)
+    await own('set global max_allowed_packet = 1048576')
+    const small = mysql2Client(url())
+    try {
+      const report = await reencrypt({ keys, table: small.table(record), batchSize: 30 })
+      expect(report).toMatchObject({ written: 30, failed: 0 })
+    } finally {
+      await small.close()
+      await own('set global max_allowed_packet = 16777216')
+    }
+    expect(await readPlain(query, record, keys)).toHaveLength(30)
+  })
+
+  it.each([undefined, null, {}, { query() {} }, { execute() {} }])('%j is no client', (db) => {
+    expect(() => mysqlTable(db as unknown as Mysql, people())).toThrow(expect.objectContaining({ argument: 'db' }))
+  })
+
+  it('a pool of callbacks is refused', async () => {
+    const { pool } = client().name === 'mysql2' ? (client().db as mysql.Pool) : { pool: undefined }
+    if (!pool) return
+    const keys = testKeyring()
+    const job = rewrap({ keys, table: mysqlTable(pool as unknown as Mysql, people()) })
+    await expect(job).rejects.toThrow()
+  })
+}
+
+/** The same client, where every statement that reads the table is explained besides: type, key, rows, extra. */
+function explained(db: Mysql, plans: string[][]): Mysql {
+  const pool = db as { getConnection(): Promise<never> }
+  return {
+    async getConnection() {
+      const own = (await pool.getConnection()) as unknown as {
+        execute(statement: { sql: string }, values: unknown[]): Promise<unknown>
+      }
+      return new Proxy(own, {
+        get(target, name) {
+          if (name !== 'execute') {
+            const value = target[name as 'execute'] as unknown
+            return typeof value === 'function' ? value.bind(target) : value
+          }
+          return async (statement: { sql: string }, values: unknown[]) => {
+            if (/ as t where/.test(statement.sql)) {
+              const answer = (await target.execute(
+                { ...statement, sql: `explain ${statement.sql}` },
+                values,
+              )) as AnyRow[]
+              const [row] = (Array.isArray(answer[0]) ? answer[0] : answer) as AnyRow[]
+              plans.push([row!.type, row!.key, row!.rows, row!.Extra].map(String))
+            }
+            return target.execute(statement, values)
+          }
+        },
+      }) as never
+    },
+  }
+}
