@@ -4,6 +4,7 @@ import { bytes, int, text, uuid } from '../../src/index.ts'
 import { encryptInPlace, reencrypt, retire, rewrap, verify } from '../../src/rotation/index.ts'
 import { JOB_TABLES, keyIdIndex, type Mysql, mysqlTable } from '../../src/rotation/sources/mysql.ts'
 import { testKeyring } from '../../src/testing/index.ts'
+import { sqlOf } from '../support/snippets.ts'
 import { type MysqlClient, mariadbClient, mysql2Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
 import {
@@ -209,6 +210,24 @@ export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
       expect(count![0]).toBe('ref')
       expect(Number(count![2])).toBe(1)
       expect(Number(few![2])).toBeLessThan(10)
+    })
+
+    it('is the one of the page, whose trigger works too', async () => {
+      const { own } = client()
+      const [index, trigger] = sqlOf('docs/guides/rotation/mysql.md')
+      const record = declare('customers', { id: { id: int() }, fields: { email: text() } })
+      expect(index).toBe(keyIdIndex(record))
+      await own('drop table if exists customers')
+      await own('create table customers (id int primary key, email text, envelope text, edits int default 0)')
+      await own(index!)
+      await own(trigger!)
+      const keys = testKeyring()
+      const { email, envelope } = record.encrypt(keys, { id: 1, email: 'e' } as never) as AnyRow
+      await own('insert into customers (id, email, envelope) values (1, ?, ?)', [email, envelope])
+      await rotate(keys)
+      expect(await rewrap({ keys, table: client().table(record) })).toMatchObject({ written: 1 })
+      await own('update customers set email = 1')
+      expect(await own('select edits from customers')).toEqual([{ edits: 1 }])
     })
 
     it('is not taken when its column computes something else', async () => {

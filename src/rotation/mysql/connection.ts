@@ -73,6 +73,9 @@ const statement = (sql: string): Statement => ({ sql, rowsAsArray: false, typeCa
 /** Connections in use by us, one piece of work after the other: several sources may share one. */
 const turns = new WeakMap<object, Promise<unknown>>()
 
+/** Connections that may still be set as {@link SET} did, or be in a transaction: nobody else may have them. */
+const lost = new WeakSet<object>()
+
 export function connectionOf(db: Mysql): Connection {
   const isPool = typeof (db as { getConnection?: unknown } | null)?.getConnection === 'function'
   if (!isPool && !isConnection(db)) throw config('db', 'a pool or a connection of mysql2/promise or mariadb', db)
@@ -90,8 +93,8 @@ export function connectionOf(db: Mysql): Connection {
       isFine = true
       return result
     } catch (error) {
-      // What the server refused leaves the connection as it was; anything else may not.
-      isFine = numberOf(error) !== undefined && !(error as { isBroken?: unknown }).isBroken
+      // What we or the server refused leaves the connection as it was; anything else may not.
+      isFine = !lost.has(own) && (WaxsealError.is(error) || numberOf(error) !== undefined)
       throw error
     } finally {
       if (isFine) await own.release()
@@ -144,8 +147,8 @@ export function connectionOf(db: Mysql): Connection {
 async function transact<T>(own: MysqlConnection, work: (session: Session) => Promise<T>): Promise<T> {
   const tell = (sql: string): Promise<unknown> => ask(own.query(statement(sql)))
   await tell(PROBE)
-  await tell(SET)
   try {
+    await tell(SET)
     await tell('start transaction')
     const result = await work(sessionOf(own))
     await tell('commit')
@@ -156,8 +159,7 @@ async function transact<T>(own: MysqlConnection, work: (session: Session) => Pro
       await tell('rollback')
       await tell(RESET)
     } catch {
-      // The connection is gone, and with it the transaction; what went wrong first is on its way.
-      if (typeof error === 'object' && error) Object.assign(error, { isBroken: true })
+      lost.add(own) // and the transaction with it; what went wrong first is on its way
     }
     throw error
   }
