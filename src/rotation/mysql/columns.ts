@@ -2,6 +2,7 @@ import { config, WaxsealError } from '../../errors.ts'
 import type { Schema } from '../../records/compile.ts'
 import { keyIdIn, type Quoting } from '../../records/sql.ts'
 import type { Place } from '../table.ts'
+import { isBinary, isInteger, isText, type SqlColumn } from './column.ts'
 import type { Connection } from './connection.ts'
 import { base64Of, textOf } from './values.ts'
 
@@ -12,20 +13,6 @@ const quote = (name: string): string => `\`${name.replaceAll('`', '``')}\``
 /** With backticks, whatever the sql_mode. A name may stand behind its database and a dot. */
 export const QUOTING: Quoting = { name: (name) => name.split('.').map(quote).join('.'), column: quote }
 
-export interface SqlColumn {
-  readonly name: string
-  /** `varchar`, `bigint` … */
-  readonly type: string
-  readonly isUnsigned: boolean
-  readonly charset: string | undefined
-  readonly collation: string | undefined
-  /** The largest value: characters of text, bytes of anything else. */
-  readonly length: number | undefined
-  readonly isUpdatedByItself: boolean
-  /** Of a generated column. */
-  readonly expression: string | undefined
-}
-
 export interface SqlTable {
   column(name: string): SqlColumn
   readonly all: readonly SqlColumn[]
@@ -33,15 +20,6 @@ export interface SqlTable {
   /** Bytes of the largest statement. */
   readonly maxPacket: number
 }
-
-const TEXT = /^(char|varchar|(tiny|medium|long)?text|enum|set)$/
-const BINARY =
-  /^(binary|varbinary|(tiny|medium|long)?blob|geometry|point|linestring|polygon|multi\w+|geometrycollection|vector)$/
-const INTEGER = /^(tinyint|smallint|mediumint|int|bigint)$/
-
-export const isText = ({ type }: SqlColumn): boolean => TEXT.test(type)
-export const isBinary = ({ type }: SqlColumn): boolean => BINARY.test(type)
-export const isInteger = ({ type }: SqlColumn): boolean => INTEGER.test(type)
 
 /** Bytes that stand for a value and for no other one; so comparing them minds neither collation nor rounding. */
 export function exact(column: SqlColumn, own: string): string {

@@ -1,7 +1,7 @@
 import { ascii, toBase64url } from '../../bytes.ts'
 import type { Node } from '../../records/compile.ts'
 import { fromClient } from '../values.ts'
-import type { SqlColumn } from './columns.ts'
+import type { SqlColumn } from './column.ts'
 
 /** Values on their way between MySQL, which is asked for bytes of text whatever the column, and records. */
 

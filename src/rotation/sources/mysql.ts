@@ -5,17 +5,15 @@ import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdIn } from '../../records/sql.ts'
 import { mysqlBooks, writeStep } from '../mysql/books.ts'
+import { isBinary, isInteger, type SqlColumn } from '../mysql/column.ts'
 import {
   compareExpanded,
   exact,
   idParameter,
-  isBinary,
-  isInteger,
   keyIdColumn,
   keyIdOf,
   QUOTING,
   readTable,
-  type SqlColumn,
   type SqlTable,
   typed,
   utf8,
