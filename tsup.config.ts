@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { defineConfig } from 'tsup'
+import { coreInOneFile } from './tsup.core.ts'
 
 // package.json is the only list of entry points: dist/x/y.js is built from src/x/y.ts. What it calls #… is resolved by
 // whoever loads the package, so that a browser's bundle gets other files than Node.
@@ -31,6 +32,7 @@ const library = defineConfig({
   clean: true,
   splitting: true,
   treeshake: true,
+  esbuildPlugins: [coreInOneFile],
 })
 
 /**

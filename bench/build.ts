@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { type BuildOptions, build, type Metafile } from 'esbuild'
+import { coreInOneFile } from '../tsup.core.ts'
 
 export const root = fileURLToPath(new URL('..', import.meta.url))
 /** Inside node_modules, so that @noble is found from there and the tree stays clean. */
@@ -31,7 +32,14 @@ export async function buildCore(): Promise<{ core: string; packages: string[] }>
   mkdirSync(work, { recursive: true })
   const files = Object.values(packageJson().exports).map((entry) => entry.default)
   const entryPoints = files.flatMap((file) => (file ? [sourceOf(file)] : []))
-  const { metafile } = await build({ ...AS_SHIPPED, entryPoints, outdir: work, outbase: 'src', splitting: true })
+  const { metafile } = await build({
+    ...AS_SHIPPED,
+    entryPoints,
+    outdir: work,
+    outbase: 'src',
+    splitting: true,
+    plugins: [coreInOneFile],
+  })
   const core = Object.keys(metafile.outputs).find((file) => metafile.outputs[file]!.entryPoint === 'src/index.ts')!
   return { core: join(root, core), packages: [...externals(metafile.outputs, core)] }
 }

@@ -55,11 +55,11 @@ export function beginsWith(bytes: Uint8Array, head: Uint8Array): boolean {
   return true
 }
 
-/** Order of unsigned bytes, a prefix first: never a locale's. */
-export function compareBytes(a: Uint8Array, b: Uint8Array): number {
-  const shared = Math.min(a.length, b.length)
-  for (let i = 0; i < shared; i++) if (a[i] !== b[i]) return a[i]! - b[i]!
-  return a.length - b.length
+/** Order of unsigned bytes, a prefix first: never a locale's. Of a part of `b`, and of `a`, if one is named. */
+export function compareBytes(a: Uint8Array, b: Uint8Array, from = 0, to = b.length, start = 0, end = a.length): number {
+  const shared = Math.min(end - start, to - from)
+  for (let i = 0; i < shared; i++) if (a[start + i] !== b[from + i]) return a[start + i]! - b[from + i]!
+  return end - start - (to - from)
 }
 
 export const writeU16 = (out: Uint8Array, at: number, value: number): void => {

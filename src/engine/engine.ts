@@ -39,8 +39,8 @@ export interface Aead {
   seal(plaintext: Uint8Array, aad: Uint8Array): Uint8Array
   /** {@link Aead.seal} into `out` from `at` on, which must have the room. Returns where it ends. */
   sealInto(plaintext: Uint8Array, aad: Uint8Array, out: Uint8Array, at: number): number
-  /** The plaintext of nonce ‖ ciphertext ‖ tag, or null when it does not authenticate. */
-  open(sealed: Uint8Array, aad: Uint8Array): Uint8Array | null
+  /** The plaintext of nonce ‖ ciphertext ‖ tag, from `at` on (0), or null when it does not authenticate. */
+  open(sealed: Uint8Array, aad: Uint8Array, at?: number): Uint8Array | null
   /** Forgets the key, as far as the engine can. */
   destroy(): void
 }

@@ -41,10 +41,11 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     return {
       sealInto,
       seal: sealNew({ sealInto }, name),
-      open(sealed, aad) {
-        if (sealed.length < nonceBytes + tag) return null
-        const opener = cipher(alive(key), sealed.subarray(0, nonceBytes), aad)
-        return orNull(() => opener.decrypt(sealed.subarray(nonceBytes)))
+      open(sealed, aad, at = 0) {
+        const bodyAt = at + nonceBytes
+        if (sealed.length < bodyAt + tag) return null
+        const opener = cipher(alive(key), sealed.subarray(at, bodyAt), aad)
+        return orNull(() => opener.decrypt(sealed.subarray(bodyAt)))
       },
       destroy() {
         key?.fill(0)

@@ -59,16 +59,17 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     return {
       sealInto,
       seal: sealNew({ sealInto }, 'aes-256-gcm'),
-      open(sealed, aad) {
+      open(sealed, aad, at = 0) {
+        const bodyAt = at + 12
         const end = sealed.length - 16
-        if (end < 12) return null
+        if (end < bodyAt) return null
         const cipherKey = key.use()
-        for (let i = 0; i < 12; i++) nonce[i] = sealed[i]!
+        for (let i = 0; i < 12; i++) nonce[i] = sealed[at + i]!
         for (let i = 0; i < 16; i++) tag[i] = sealed[end + i]!
         const decipher = crypto.createDecipheriv('aes-256-gcm', cipherKey, nonce, GCM_OPTIONS)
         decipher.setAAD(aad)
         decipher.setAuthTag(tag)
-        return finish(decipher, decipher.update(sealed.subarray(12, end)))
+        return finish(decipher, decipher.update(sealed.subarray(bodyAt, end)))
       },
       destroy: key.destroy,
     }
@@ -103,13 +104,18 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     return {
       sealInto,
       seal: sealNew({ sealInto }, 'xchacha20-poly1305'),
-      open(sealed, aad) {
+      open(sealed, aad, at = 0) {
+        const bodyAt = at + 24
         const end = sealed.length - 16
-        if (end < 24) return null
-        const decipher = crypto.createDecipheriv('chacha20-poly1305', ...cipherKey(sealed.subarray(0, 24)), GCM_OPTIONS)
-        decipher.setAAD(aad, { plaintextLength: end - 24 })
+        if (end < bodyAt) return null
+        const decipher = crypto.createDecipheriv(
+          'chacha20-poly1305',
+          ...cipherKey(sealed.subarray(at, bodyAt)),
+          GCM_OPTIONS,
+        )
+        decipher.setAAD(aad, { plaintextLength: end - bodyAt })
         decipher.setAuthTag(sealed.subarray(end))
-        return finish(decipher, decipher.update(sealed.subarray(24, end)))
+        return finish(decipher, decipher.update(sealed.subarray(bodyAt, end)))
       },
       destroy() {
         key?.fill(0)

@@ -139,9 +139,9 @@ export function release(keys: KeySource, { key }: OpenEnvelope): void {
   if (!keys.recordKeys) key.destroy()
 }
 
-/** Opens one sealed value or throws the opaque failure. */
-export function openValue(key: Aead, body: Uint8Array, aad: Uint8Array, keyId: string): Uint8Array {
-  const plaintext = key.open(body, aad)
+/** Opens one sealed value, which begins at `at`, or throws the opaque failure. */
+export function openValue(key: Aead, sealed: Uint8Array, aad: Uint8Array, keyId: string, at = 0): Uint8Array {
+  const plaintext = key.open(sealed, aad, at)
   if (plaintext === null) throw decryptionFailed(keyId)
   return plaintext
 }

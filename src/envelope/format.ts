@@ -111,20 +111,22 @@ export function exactHeader(bytes: Uint8Array, kind: Kind): Header {
   return header
 }
 
-/** A header with one sealed value (nonce ‖ ciphertext ‖ tag) after it: the packed and cell kinds. */
-export function headerAndBody(bytes: Uint8Array, kind: Kind): { header: Header; body: Uint8Array } {
+/** A header with one sealed value (nonce ‖ ciphertext ‖ tag) after it in what was read: the packed and cell kinds. */
+export function headerBeforeBody(bytes: Uint8Array, kind: Kind): Header {
   const header = parseHeader(bytes, kind)
-  return { header, body: checkBody(bytes.subarray(header.length), header.suite) }
+  checkBody(bytes, header.suite, header.length)
+  return header
 }
 
 /** Bounds nonce ‖ ciphertext ‖ tag; an empty plaintext does not exist, since a type tag is always there. */
-export function checkBody(body: Uint8Array, suite: Suite): Uint8Array {
+export function checkBody(sealed: Uint8Array, suite: Suite, at = 0): Uint8Array {
   const overhead = suite.nonceBytes + suite.tagBytes
-  if (body.length < overhead) throw malformed(`ciphertext: expected at least ${overhead} bytes, got ${body.length}`)
-  if (body.length > overhead + MAX_PLAINTEXT_BYTES) {
+  const length = sealed.length - at
+  if (length < overhead) throw malformed(`ciphertext: expected at least ${overhead} bytes, got ${length}`)
+  if (length > overhead + MAX_PLAINTEXT_BYTES) {
     throw new WaxsealError('LIMIT_EXCEEDED', `ciphertext: expected at most ${MAX_PLAINTEXT_BYTES} bytes of plaintext`)
   }
-  return body
+  return sealed
 }
 
 const MAX_STORED_BYTES = MAX_PLAINTEXT_BYTES + 256

@@ -9,7 +9,7 @@ import {
   fieldAad,
   fromStored,
   type Header,
-  headerAndBody,
+  headerBeforeBody,
   KINDS,
   type Kind,
   malformed,
@@ -48,11 +48,11 @@ function seal(keys: Keys, kind: 'text' | 'bytes', value: unknown, context: Conte
 function open(keys: Keys, kind: 'text' | 'bytes', sealed: Stored, context: Context): unknown {
   const source = sourceOf(keys)
   return told(source, 'decrypt', () => {
-    const { header, body } = headerAndBody(fromStored(sealed, KINDS.cell.prefix), 'cell')
+    const header = headerBeforeBody(fromStored(sealed, KINDS.cell.prefix), 'cell')
     const opened = openEnvelope(source, header, 'cell', encodeContext(context), 'decrypt')
     let value: unknown
     try {
-      value = decodeAndWipe(kind, openValue(opened.key, body, AAD, header.keyId))
+      value = decodeAndWipe(kind, openValue(opened.key, header.read, AAD, header.keyId, header.length))
     } finally {
       release(source, opened)
     }
@@ -181,5 +181,5 @@ function recognise(stored: Stored): { bytes: Uint8Array; kind: Kind; header: Hea
     throw malformed(isField ? 'envelope: a field has no header; give the row’s header' : 'envelope: unknown kind')
   }
   const bytes = fromStored(stored, KINDS[kind].prefix)
-  return { bytes, kind, header: kind === 'columns' ? exactHeader(bytes, kind) : headerAndBody(bytes, kind).header }
+  return { bytes, kind, header: kind === 'columns' ? exactHeader(bytes, kind) : headerBeforeBody(bytes, kind) }
 }

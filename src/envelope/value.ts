@@ -169,18 +169,19 @@ export function plaintextBytes(valueBytes: number, padding: Padding | undefined)
 
 /**
  * The value of an authenticated plaintext. SCHEMA when its tag is of another kind than declared, MALFORMED when the
- * bytes are not canonical (a writer's bug: the bytes were authentic).
+ * bytes are not canonical (a writer's bug: the bytes were authentic). Of a part of the bytes, if one is named.
  */
-export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
-  if (plaintext.length === 0) throw malformed('plaintext: empty')
-  const padded = (plaintext[0]! & PADDED) !== 0
-  const tag = plaintext[0]! & ~PADDED
-  const end = padded ? unpaddedEnd(plaintext) : plaintext.length
+export function decodeValue(kind: ValueKind, plaintext: Uint8Array, from = 0, to = plaintext.length): unknown {
+  if (from === to) throw malformed('plaintext: empty')
+  const first = plaintext[from]!
+  const tag = first & ~PADDED
+  const start = from + 1
+  const end = (first & PADDED) === 0 ? to : unpaddedEnd(plaintext, from, to)
   if (tag === TAG.text) {
     expectKind(kind, 'text')
-    return text(plaintext, end)
+    return text(plaintext, start, end)
   }
-  const body = plaintext.subarray(1, end)
+  const body = plaintext.subarray(start, end)
   switch (tag) {
     case TAG.null:
       exactly(body, 0)
@@ -214,7 +215,7 @@ export function decodeValue(kind: ValueKind, plaintext: Uint8Array): unknown {
     }
     case TAG.json:
       expectKind(kind, 'json')
-      return parseJson(text(plaintext, end))
+      return parseJson(text(plaintext, start, end))
     default:
       throw malformed('plaintext: unknown type tag')
   }
@@ -229,10 +230,10 @@ export function decodeAndWipe(kind: ValueKind, plaintext: Uint8Array): unknown {
   }
 }
 
-function unpaddedEnd(plaintext: Uint8Array): number {
-  let end = plaintext.length - 1
-  while (end > 0 && plaintext[end] === 0) end--
-  if (end === 0 || plaintext[end] !== END_MARK) throw malformed('plaintext: padding without its mark')
+function unpaddedEnd(plaintext: Uint8Array, from: number, to: number): number {
+  let end = to - 1
+  while (end > from && plaintext[end] === 0) end--
+  if (end === from || plaintext[end] !== END_MARK) throw malformed('plaintext: padding without its mark')
   return end
 }
 
@@ -240,9 +241,8 @@ function exactly(body: Uint8Array, length: number): void {
   if (body.length !== length) throw malformed(`plaintext: expected ${length} bytes of value, got ${body.length}`)
 }
 
-/** The text behind the tag. */
-function text(plaintext: Uint8Array, end: number): string {
-  const decoded = readUtf8(plaintext, 1, end)
+function text(plaintext: Uint8Array, start: number, end: number): string {
+  const decoded = readUtf8(plaintext, start, end)
   if (decoded === undefined) throw malformed('plaintext: not UTF-8')
   return decoded
 }

@@ -1,4 +1,4 @@
-import { beginsWith, copyBytes, readU32, sameBytes } from '../bytes.ts'
+import { readU32 } from '../bytes.ts'
 import type { Aead } from '../engine/engine.ts'
 import { type Header, OFFSET } from '../envelope/format.ts'
 import type { KeptKey, RecordKeyCache } from '../envelope/keys.ts'
@@ -16,8 +16,9 @@ export interface CacheLimits {
 
 interface Entry extends KeptKey {
   readonly slot: number
-  readonly header: Uint8Array
-  readonly context: Uint8Array
+  /** Of header and context, in bytes. */
+  readonly length: number
+  readonly words: Int32Array
   readonly key: Aead
   readonly expires: number
   uses: number
@@ -64,7 +65,10 @@ export function recordKeyCache(limits: CacheLimits, now: () => number): Purgeabl
   return {
     find(header, context) {
       const entry = bySlot.get(slotOf(header))
-      return entry && beginsWith(header.read, entry.header) && sameBytes(context, entry.context) ? entry : undefined
+      if (entry?.length !== writeWords(header, context)) return undefined
+      const { words } = entry
+      for (let i = 0; i < words.length; i++) if (words[i] !== room[i]) return undefined
+      return entry
     },
     use(kept) {
       const entry = kept as Entry
@@ -79,8 +83,9 @@ export function recordKeyCache(limits: CacheLimits, now: () => number): Purgeabl
       const slot = slotOf(header)
       const outdone = bySlot.get(slot) ?? (bySlot.size >= entries ? bySlot.values().next().value : undefined)
       if (outdone) drop(outdone)
-      const entry = { slot, keyId: header.keyId, header: copyBytes(header.bytes), context: copyBytes(context), key }
-      bySlot.set(slot, { ...entry, expires: now() + maxAgeMs, uses: 1 })
+      const length = writeWords(header, context)
+      const words = room.slice(0, Math.ceil(length / 4))
+      bySlot.set(slot, { slot, keyId: header.keyId, length, words, key, expires: now() + maxAgeMs, uses: 1 })
     },
     purge(keyId) {
       for (const [slot, entry] of bySlot) {
@@ -90,6 +95,27 @@ export function recordKeyCache(limits: CacheLimits, now: () => number): Purgeabl
       }
     },
   }
+}
+
+/** Public bytes, for the length of a call. */
+let room = new Int32Array(256)
+let roomBytes = new Uint8Array(room.buffer)
+
+/**
+ * Writes header ‖ context and zeros up to a whole word into the room, to be compared four bytes at a time, and returns
+ * the length in bytes. A header's second byte tells where it ends.
+ */
+function writeWords({ read, length: contextAt }: Header, context: Uint8Array): number {
+  const end = contextAt + context.length
+  if (end + 4 > roomBytes.length) {
+    room = new Int32Array(end)
+    roomBytes = new Uint8Array(room.buffer)
+  }
+  // What follows the header is overwritten; where it is short, that takes less than a view of the header.
+  roomBytes.set(read.length > roomBytes.length ? read.subarray(0, contextAt) : read)
+  roomBytes.set(context, contextAt)
+  roomBytes[end] = roomBytes[end + 1] = roomBytes[end + 2] = 0
+  return end
 }
 
 /** Four bytes of the commitment find an entry, as an integer; what decides is the comparison of header and context. */

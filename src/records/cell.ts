@@ -1,7 +1,7 @@
 import { wipe } from '../bytes.ts'
 import type { ContextInput } from '../context.ts'
 import { createEnvelope, openEnvelope, openValue, release } from '../envelope/envelope.ts'
-import { type Encoding, fromStored, headerAndBody, KINDS, type Stored, sealStored } from '../envelope/format.ts'
+import { type Encoding, fromStored, headerBeforeBody, KINDS, type Stored, sealStored } from '../envelope/format.ts'
 import { decoderOf, type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
 import { config, typeName, WaxsealError } from '../errors.ts'
 import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf, type Row } from './compile.ts'
@@ -111,11 +111,11 @@ export function cell<
       if (keys.listening) keys.emit({ type: 'migrate.plaintext', table, rowId: idOf(subject, context) })
       return stored
     }
-    const { header, body } = headerAndBody(fromStored(stored, KINDS.cell.prefix, decoderOf(keys)), 'cell')
+    const header = headerBeforeBody(fromStored(stored, KINDS.cell.prefix, decoderOf(keys)), 'cell')
     const opened = openEnvelope(keys, header, 'cell', bound, 'decrypt')
     const keyId = opened.master.idText
     try {
-      const value = openedValue(leaf, openValue(opened.key, body, leaf.aad!, keyId))
+      const value = openedValue(leaf, openValue(opened.key, header.read, leaf.aad!, keyId, header.length))
       report(keys, 'decrypt', context, keyId)
       return value
     } finally {

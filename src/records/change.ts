@@ -43,14 +43,14 @@ export function patchRow(
     if (stored === null) return patchPlaintext(schema, keys, changed, place)
 
     const set: Draft = {}
-    const { header, body } = envelopeOf(schema, stored)
+    const header = envelopeOf(schema, stored)
     const { key } = reopenEnvelope(keys, header, schema.kind, canonical)
     const { suite } = header
     try {
       if (schema.kind === 'columns') {
         sealColumns(schema, changed, set, { key, suite }, place)
       } else {
-        const packed = openValue(key, body, PACKED_AAD, header.keyId)
+        const packed = openValue(key, header.read, PACKED_AAD, header.keyId, header.length)
         try {
           set[schema.envelope] = repackFields(schema, packed, changed, place, (next) =>
             sealStored(key, suite, next, PACKED_AAD, KINDS.packed.prefix, encodingOf(stored), header.bytes),
@@ -155,11 +155,11 @@ function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
 /** The packed plaintext moves as it is, with the entries that this schema does not declare. */
 function reencryptPacked(schema: Schema, keys: KeySource, row: Row, from: Row | undefined, to: Uint8Array): Stored {
   const stored = row[schema.envelope] as Stored
-  const { header, body } = envelopeOf(schema, stored)
+  const header = envelopeOf(schema, stored)
   const opened = openEnvelope(keys, header, 'packed', contextBytes(schema, row, from), 'reencrypt')
   let packed: Uint8Array
   try {
-    packed = openValue(opened.key, body, PACKED_AAD, header.keyId)
+    packed = openValue(opened.key, header.read, PACKED_AAD, header.keyId, header.length)
   } finally {
     release(keys, opened)
   }
@@ -190,12 +190,13 @@ export function rewrapRow(schema: Schema, keys: KeySource, row: Row): Rewrapped 
   return located(schema, keys, 'rewrap', row, () => {
     expectRow(row)
     const was = row[schema.envelope] as Stored
-    const { header, body } = envelopeOf(schema, was, decoderOf(keys))
+    const header = envelopeOf(schema, was, decoderOf(keys))
     const moved = rewrapHeader(keys, header)
     if (!moved) return null
     if (keys.listening) {
       keys.emit({ type: 'rewrap', table: schema.label, rowId: idOf(schema, row), keyId: keys.active().idText })
     }
+    const body = header.read.subarray(header.length)
     const whole = body.length > 0 ? concat(moved, body) : moved
     return { envelope: toStored(whole, KINDS[schema.kind].prefix, encodingOf(was)), was }
   })

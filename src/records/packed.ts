@@ -3,7 +3,7 @@ import { fieldAad, MAX_LABEL_BYTES, MAX_PLAINTEXT_BYTES, malformed } from '../en
 import { WaxsealError } from '../errors.ts'
 import type { Column, Leaf, Row, Schema } from './compile.ts'
 import type { Place } from './located.ts'
-import { openedValue, plaintextOf } from './row.ts'
+import { plaintextOf, valueAt } from './row.ts'
 
 /**
  * The plaintext of the packed shape: entries in the order of their labels' bytes, each
@@ -13,7 +13,9 @@ import { openedValue, plaintextOf } from './row.ts'
 /** AAD of a packed blob: the kind alone, since its labels are inside. */
 export const PACKED_AAD: Uint8Array = fieldAad('packed', [])
 
-const HEAD = 6
+/** Bytes of a plaintext's length, and of both lengths. */
+const LENGTH = 4
+const HEAD = 2 + LENGTH
 
 /** Reused, because calls are synchronous. A call that runs inside another, from a getter, packs behind it. */
 let room = new Uint8Array(4096)
@@ -69,17 +71,18 @@ export function repackFields<T>(
   return packing(() => {
     const changed = inLabelOrder(schema).filter(({ name }) => changes[name] !== undefined)
     let next = 0
-    eachEntry(packed, (label, plaintext) => {
-      while (orderAt(changed, next, label) < 0) packField(changed[next]!, changes[changed[next++]!.name], place)
-      if (orderAt(changed, next, label) > 0) append(label, plaintext)
+    eachEntry(packed, (label, labelEnd, end) => {
+      const order = (): number => orderAt(changed, next, packed, label, labelEnd)
+      while (order() < 0) packField(changed[next]!, changes[changed[next++]!.name], place)
+      if (order() > 0) append(packed.subarray(label, labelEnd), packed.subarray(labelEnd + LENGTH, end))
     })
     for (; next < changed.length; next++) packField(changed[next]!, changes[changed[next]!.name], place)
   }, use)
 }
 
-/** Where the label of a column stands to `label`: before (< 0), the same (0), after; past the end is after. */
-function orderAt(columns: readonly Column[], index: number, label: Uint8Array): number {
-  return index < columns.length ? compareBytes(columns[index]!.path[0], label) : 1
+/** Where the label of a column stands to the one at `from`: before (< 0), the same (0), after; past the end is after. */
+function orderAt(columns: readonly Column[], index: number, packed: Uint8Array, from: number, to: number): number {
+  return index < columns.length ? compareBytes(columns[index]!.path[0], packed, from, to) : 1
 }
 
 function packField({ name, node, path }: Column, value: unknown, place: Place): void {
@@ -95,30 +98,34 @@ function packField({ name, node, path }: Column, value: unknown, place: Place): 
 export function unpackFields(schema: Schema, packed: Uint8Array, out: Record<string, unknown>, place: Place): void {
   const columns = inLabelOrder(schema)
   let next = 0
-  eachEntry(packed, (label, plaintext) => {
-    while (orderAt(columns, next, label) < 0) next++
-    if (orderAt(columns, next, label) !== 0) return
+  eachEntry(packed, (label, labelEnd, end) => {
+    while (orderAt(columns, next, packed, label, labelEnd) < 0) next++
+    if (orderAt(columns, next, packed, label, labelEnd) !== 0) return
     const { name, node } = columns[next]!
     place.field = name
-    out[name] = openedValue(node as Leaf, plaintext)
+    out[name] = valueAt(node as Leaf, packed, labelEnd + LENGTH, end)
     place.field = undefined
   })
 }
 
-function eachEntry(packed: Uint8Array, visit: (label: Uint8Array, plaintext: Uint8Array) => void): void {
-  let previous: Uint8Array | undefined
+/** Tells where each entry's label begins, where it ends, and where the entry ends: views take longer than to read it. */
+function eachEntry(packed: Uint8Array, visit: (label: number, labelEnd: number, end: number) => void): void {
+  let previous = 0
+  let previousEnd = 0
   for (let at = 0; at < packed.length; ) {
-    const labelEnd = at + 2 + (at + 2 <= packed.length ? readU16(packed, at) : 0)
-    if (at + HEAD > packed.length || labelEnd + 4 > packed.length)
+    const label = at + 2
+    const labelEnd = label + (label <= packed.length ? readU16(packed, at) : 0)
+    if (at + HEAD > packed.length || labelEnd + LENGTH > packed.length)
       throw malformed('plaintext: a packed entry is cut off')
-    const label = packed.subarray(at + 2, labelEnd)
-    if (label.length === 0 || label.length > MAX_LABEL_BYTES)
+    if (labelEnd === label || labelEnd - label > MAX_LABEL_BYTES)
       throw malformed('plaintext: a packed label of a wrong length')
-    const end = labelEnd + 4 + readU32(packed, labelEnd)
+    const end = labelEnd + LENGTH + readU32(packed, labelEnd)
     if (end > packed.length) throw malformed('plaintext: a packed entry is cut off')
-    if (previous && compareBytes(previous, label) >= 0) throw malformed('plaintext: packed entries are not in order')
-    visit(label, packed.subarray(labelEnd + 4, end))
+    if (compareBytes(packed, packed, label, labelEnd, previous, previousEnd) >= 0)
+      throw malformed('plaintext: packed entries are not in order')
+    visit(label, labelEnd, end)
     previous = label
+    previousEnd = labelEnd
     at = end
   }
 }

@@ -5,7 +5,7 @@ import {
   FIELD_PREFIX,
   fromStored,
   type Header,
-  headerAndBody,
+  headerBeforeBody,
   KINDS,
   sealStored,
   toStored,
@@ -91,7 +91,7 @@ export function openRow(
   if (stored === null) return openPlaintextRow(schema, keys, row)
 
   const out = copyWithout(row, schema.storedNames)
-  const { header, body } = envelopeOf(schema, stored, decoderOf(keys))
+  const header = envelopeOf(schema, stored, decoderOf(keys))
   const opened = openEnvelope(keys, header, schema.kind, canonical, operation)
   const keyId = opened.master.idText
   try {
@@ -100,7 +100,7 @@ export function openRow(
       withKey?.(key)
       openColumns(schema, row, out, key, keyId, place)
     } else {
-      const packed = openValue(opened.key, body, PACKED_AAD, keyId)
+      const packed = openValue(opened.key, header.read, PACKED_AAD, keyId, header.length)
       try {
         unpackFields(schema, packed, out, place)
       } finally {
@@ -130,18 +130,11 @@ const unauthenticated = new WeakSet<object>()
 /** True for a decrypted row whose master key is marked compromised: whoever has the key may have written it. */
 export const isUnauthenticated = (row: object): boolean => unauthenticated.has(row)
 
-/** Parses a stored envelope: the header, and what follows it in the packed shape. */
-export function envelopeOf(
-  schema: Schema,
-  stored: unknown,
-  decode?: typeof fromBase64url,
-): { header: Header; body: Uint8Array } {
+/** Parses a stored envelope: the header, which in the packed shape all fields follow. */
+export function envelopeOf(schema: Schema, stored: unknown, decode?: typeof fromBase64url): Header {
   const bytes = fromStored(stored, KINDS[schema.kind].prefix, decode)
-  return schema.kind === 'columns'
-    ? { header: exactHeader(bytes, 'columns'), body: NOTHING }
-    : headerAndBody(bytes, 'packed')
+  return schema.kind === 'columns' ? exactHeader(bytes, 'columns') : headerBeforeBody(bytes, 'packed')
 }
-const NOTHING = new Uint8Array(0)
 
 export function contextBytes(schema: Schema, row: Row, context: Row | undefined): Uint8Array {
   if (schema.contextNames.length > 0 && (typeof context !== 'object' || context === null)) {

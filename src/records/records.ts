@@ -186,7 +186,7 @@ export function records<const D extends Declaration>(label: string, declaration:
     rewrap: (keys: Keys, row: Row): Rewrapped | null => rewrapRow(schema, sourceOf(keys), row),
     needsRotation(keys: Keys, row: Row): boolean {
       expectRow(row)
-      return envelopeOf(schema, row[schema.envelope]).header.keyId !== sourceOf(keys).active().idText
+      return envelopeOf(schema, row[schema.envelope]).keyId !== sourceOf(keys).active().idText
     },
     encryptMany: async (keys: Keys, rows: readonly unknown[], context: unknown) =>
       allOrThrow(await settledEncrypt(keys, rows, context)),

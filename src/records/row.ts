@@ -11,7 +11,7 @@ import {
   sealStored,
 } from '../envelope/format.ts'
 import { SUITES, type Suite } from '../envelope/suites.ts'
-import { decodeAndWipe, encodeValue } from '../envelope/value.ts'
+import { decodeValue, encodeValue } from '../envelope/value.ts'
 import { WaxsealError } from '../errors.ts'
 import type { Column, Leaf, Row, Schema } from './compile.ts'
 import { mapLeaves } from './leaves.ts'
@@ -29,7 +29,16 @@ export function plaintextOf(leaf: Leaf, value: unknown): Uint8Array {
 
 /** The value of an opened plaintext, which is wiped. */
 export function openedValue(leaf: Leaf, plaintext: Uint8Array): unknown {
-  const value = decodeAndWipe(leaf.kind, plaintext)
+  try {
+    return valueAt(leaf, plaintext, 0, plaintext.length)
+  } finally {
+    wipe(plaintext)
+  }
+}
+
+/** The value of the plaintext at `from`. */
+export function valueAt(leaf: Leaf, bytes: Uint8Array, from: number, to: number): unknown {
+  const value = decodeValue(leaf.kind, bytes, from, to)
   if (value === null && leaf.nullable === false) {
     throw new WaxsealError('SCHEMA', `declared as ${leaf.kind} that is not nullable, but a null is stored`)
   }

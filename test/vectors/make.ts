@@ -9,7 +9,7 @@ import {
   exactHeader,
   FIELD_PREFIX,
   fieldAad,
-  headerAndBody,
+  headerBeforeBody,
   KINDS,
   type Kind,
   type PathComponent,
@@ -277,7 +277,7 @@ function packed(name: string, suite: Suite, entries: ContextInputEntry[], fields
   )
   const aad = fieldAad('packed', [])
   const blob = Uint8Array.from([...header, ...key.seal(plaintext, aad)])
-  const rewrapped = rewrapHeader(vectorKeys(engine, 1, suite), headerAndBody(blob, 'packed').header)
+  const rewrapped = rewrapHeader(vectorKeys(engine, 1, suite), headerBeforeBody(blob, 'packed'))
   return {
     ...common,
     header: toHex(header),
