@@ -15,6 +15,8 @@ import { collationSuite, pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { refusedSuite } from './refused.ts'
+import { runSuite } from './runs.ts'
 import { serverSuite } from './servers.ts'
 import { people } from './tables.ts'
 import { verifySuite } from './verify.ts'
@@ -47,6 +49,8 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     verifySuite(client)
     inPlaceSuite(client)
     rangeSuite(client)
+    runSuite(client)
+    refusedSuite(client)
     planSuite(client)
     incidentSuite(client)
   })

@@ -10,6 +10,8 @@ import { pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { refusedSuite } from './refused.ts'
+import { runSuite } from './runs.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
@@ -33,6 +35,8 @@ describe('rewrap on PGlite', () => {
   verifySuite(() => client)
   inPlaceSuite(() => client)
   rangeSuite(() => client)
+  runSuite(() => client)
+  refusedSuite(() => client)
   planSuite(() => client)
   incidentSuite(() => client)
 })

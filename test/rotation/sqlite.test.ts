@@ -15,6 +15,8 @@ import { nameSuite } from './names.ts'
 import { pageSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { refusedSuite } from './refused.ts'
+import { runSuite } from './runs.ts'
 import { sqliteSuite } from './sqlite.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
@@ -46,6 +48,8 @@ function suites(name: string, Database: () => Constructor): void {
   reencryptSuite(() => client)
   verifySuite(() => client)
   rangeSuite(() => client)
+  runSuite(() => client)
+  refusedSuite(() => client)
   sqliteSuite(name, open, () => join(folder, `${count++}.db`))
 }
 
