@@ -105,6 +105,15 @@ export function unpackFields(schema: Schema, packed: Uint8Array, out: Record<str
   })
 }
 
+/** Whether there are entries that this schema does not declare. */
+export function hasOthers(schema: Schema, packed: Uint8Array): boolean {
+  let found = false
+  eachEntry(packed, (label) => {
+    if (!schema.columns.some(({ path }) => compareBytes(path[0], label) === 0)) found = true
+  })
+  return found
+}
+
 function eachEntry(packed: Uint8Array, visit: (label: Uint8Array, plaintext: Uint8Array) => void): void {
   let previous: Uint8Array | undefined
   for (let at = 0; at < packed.length; ) {

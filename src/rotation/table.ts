@@ -1,6 +1,6 @@
 import type { ContextType } from '../context.ts'
 import { config } from '../errors.ts'
-import { type Node, rowId } from '../records/compile.ts'
+import { type IdColumn, type Node, rowId, type Schema } from '../records/compile.ts'
 import type { Records } from '../records/records.ts'
 import type { Declaration } from '../records/schema.ts'
 import { keyIdParameter, quoteColumn, quoteName } from '../records/sql.ts'
@@ -31,6 +31,10 @@ export interface TableOptions {
   /** Whose data a row is, of its ids and the columns of `select`: for the list of an incident. */
   readonly subject?: (row: SourceRow) => string | undefined
 }
+
+/** The node of a column that is JSON also when it is sealed. */
+const nestedIn = (schema: Schema, column: string): Node | undefined =>
+  schema.columns.find((each) => each.column === column && each.node.type !== 'leaf')?.node
 
 export type Found = Readonly<Record<string, unknown>>
 
@@ -65,6 +69,7 @@ export function tableSource<D extends Declaration>(
   record: Records<D>,
   options: TableOptions,
   dialect: Dialect,
+  to?: Schema,
 ): RotationSource {
   const { schema, sql } = record
   const { ids, encoding } = schema
@@ -134,10 +139,14 @@ export function tableSource<D extends Declaration>(
     async page(filter, span, limit, extent) {
       const cells = await dialect.cells(extent)
       const columns = [...columnsOf(schema, extent, options.plaintext)]
+      const read = new Set(columns.map(([column]) => column))
+      const targets = to ? [...columnsOf(to, 'sealed')] : []
+      const more = targets.filter(([column]) => !read.has(column)).map(([column]) => column)
+      const places = new Map([...read, ...more].map((column, i) => [column, i]))
       const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
       const selected = [
         ...idTexts,
-        ...columns.flatMap(([column], i) => cells.select(column, i)),
+        ...[...places].flatMap(([column, i]) => cells.select(column, i)),
         ...extra.flatMap((column, i) => cells.selectExtra(column, i)),
       ]
       const { text, values } = where(filter, span)
@@ -151,15 +160,23 @@ export function tableSource<D extends Declaration>(
         const was: Record<string, string | null> = {}
         columns.forEach(([column, property], i) => {
           row[property] = cells.value(found, column, i, plain.get(property))
-          was[column] = cells.was(found, column, i)
         })
+        for (const [column, i] of places) was[column] = cells.was(found, column, i)
         extra.forEach((column, i) => {
           row[column] = cells.extra(found, i)
         })
-        ids.forEach(({ name, type }, i) => {
-          row[name] = type === 'bytes' ? hexBytes(String(found[`id${i}`])) : found[`id${i}`]
-        })
-        return { row, was, cursor: cursorIn(found) }
+        const putIds = (into: Record<string, unknown>, names: readonly IdColumn[]): void =>
+          ids.forEach(({ type }, i) => {
+            into[names[i]!.name] = type === 'bytes' ? hexBytes(String(found[`id${i}`])) : found[`id${i}`]
+          })
+        putIds(row, ids)
+        if (!to) return { row, was, cursor: cursorIn(found) }
+        const next: Record<string, unknown> = {}
+        for (const [column, property] of targets) {
+          next[property] = cells.value(found, column, places.get(column)!, nestedIn(to, column))
+        }
+        putIds(next, to.ids)
+        return { row, next, was, cursor: cursorIn(found) }
       })
     },
 
@@ -178,6 +195,7 @@ export function tableSource<D extends Declaration>(
     },
 
     write: dialect.write,
+    movingTo: (other) => tableSource(record, options, dialect, other.schema),
     assertSeesAll: dialect.assertSeesAll,
   }
 }

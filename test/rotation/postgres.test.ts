@@ -10,6 +10,7 @@ import { inPlaceSuite } from './inplace.ts'
 import { jobSuite, oldRows } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
 import { collationSuite, pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
@@ -46,6 +47,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     nameSuite(client)
     writerSuite(client)
     reencryptSuite(client)
+    movingSuite(client)
     verifySuite(client)
     inPlaceSuite(client)
     rangeSuite(client)

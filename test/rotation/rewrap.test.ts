@@ -5,6 +5,7 @@ import { incidentSuite } from './incident.ts'
 import { inPlaceSuite } from './inplace.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
@@ -32,6 +33,7 @@ describe('rewrap on PGlite', () => {
   nameSuite(() => client)
   writerSuite(() => client)
   reencryptSuite(() => client)
+  movingSuite(() => client)
   verifySuite(() => client)
   inPlaceSuite(() => client)
   rangeSuite(() => client)

@@ -11,6 +11,7 @@ import { type SqliteDatabase, sqliteClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
@@ -46,6 +47,7 @@ function suites(name: string, Database: () => Constructor): void {
   nameSuite(() => client)
   writerSuite(() => client)
   reencryptSuite(() => client)
+  movingSuite(() => client)
   verifySuite(() => client)
   rangeSuite(() => client)
   runSuite(() => client)
