@@ -37,6 +37,12 @@ export async function listRows(
   return undefined
 }
 
+/** Without it at its end, a list is not whole: whoever made it was killed, or its disk was full. */
+export function endLine(keyId: string, lists: Iterable<Listed>): string {
+  const rows = [...lists].reduce((sum, list) => sum + list.rows, 0)
+  return `${JSON.stringify({ complete: true, keyId, rows, at: new Date().toISOString() })}\n`
+}
+
 const nameOf = (table: RotationSource, keyId: string): string =>
   `affected ${JSON.stringify([table.name, table.record.schema.envelopeColumn, keyId])}`
 
