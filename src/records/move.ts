@@ -26,7 +26,7 @@ export function expectMovable(from: Schema, to: Schema): void {
   if (lost) throw config('to', `a record that has the field "${lost.name}", or its values are lost`, undefined)
 }
 
-/** True for a row that can only be of this record, as its envelope says; what the envelope holds is not believed by it. */
+/** Whether a stored envelope has the form of this record's shape. It proves nothing: opening does. */
 export function isOfKind(schema: Schema, stored: unknown): boolean {
   try {
     envelopeOf(schema, stored)

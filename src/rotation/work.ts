@@ -85,8 +85,8 @@ export function reencryptWork(keys: Keys, source: RotationSource, from: readonly
  */
 export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from: readonly string[]): Work {
   const { schema } = source.record
-  const columns = [...source.columns('sealed').keys()].filter((column) => !columnsOf(to.schema, 'sealed').has(column))
   const target = columnsOf(to.schema, 'sealed')
+  const left = [...source.columns('sealed').keys()].filter((column) => !target.has(column))
   const isTold = schema.kind !== to.schema.kind
   const move = (read: ReadRow): SourceRow =>
     moveRow(schema, to.schema, sourceOf(keys), read.row, source.contextOf(read.row))
@@ -113,7 +113,7 @@ export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from
     apply(read) {
       const isMoved = isTold && isOfKind(to.schema, read.next?.[to.schema.envelope])
       const next = isTold ? (isMoved ? renew(read) : move(read)) : either(read)
-      const set: Record<string, unknown> = Object.fromEntries(columns.map((column) => [column, null]))
+      const set: Record<string, unknown> = Object.fromEntries(left.map((column) => [column, null]))
       for (const [column, property] of target) set[column] = stored(next[property])
       const expect = Object.fromEntries(Object.keys(set).map((column) => [column, read.was[column] ?? null]))
       return { cursor: read.cursor, set, expect }
