@@ -99,8 +99,8 @@ export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from
       if (!WaxsealError.is(error) || error.retryable || error.code === 'CONFIG') throw error
       try {
         return renew(read)
-      } catch {
-        throw error // it is of neither: what the first one says
+      } catch (other) {
+        throw WaxsealError.is(other) && other.retryable ? other : error // of neither: what the first one says
       }
     }
   }
