@@ -28,6 +28,8 @@ export const ERRORS = {
   CONFIG: { retryable: false, class: 'input' },
   /** A value does not fit the declared schema, on the way in or out. */
   SCHEMA: { retryable: false, class: 'input' },
+  /** The database refused what a row was to become: a constraint, a trigger, a column that is too short. */
+  ROW_REFUSED: { retryable: false, class: 'data' },
 } as const satisfies Record<string, { retryable: boolean; class: ErrorClass }>
 
 /** Who has to act: `input` the caller, `data` whoever wrote the bytes, `key` the key owner, `service` operations, `race` nobody. */

@@ -24,6 +24,8 @@ const CODES: Record<number, string> = {
   8: 'SQLITE_READONLY',
   11: 'SQLITE_CORRUPT',
   18: 'SQLITE_TOOBIG',
+  19: 'SQLITE_CONSTRAINT',
+  20: 'SQLITE_MISMATCH',
   23: 'SQLITE_AUTH',
   26: 'SQLITE_NOTADB',
 }

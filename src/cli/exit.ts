@@ -13,6 +13,7 @@ const EXIT: Readonly<Record<ErrorCode, number>> = {
   MALFORMED: 1,
   DECRYPTION_FAILED: 1,
   ERASED: 1,
+  ROW_REFUSED: 1,
   LIMIT_EXCEEDED: 1,
   CONFIG: 2,
   SCHEMA: 2,

@@ -24,6 +24,11 @@ export interface KeyringOptions {
   readonly patience?: KmsPatience
   /** Pins one suite, for writing and for reading. */
   readonly suite?: 1 | 2
+  /**
+   * The suite of new data keys, while all of the keyring's are read: to move a table from one to the other. The engine's
+   * favourite by default.
+   */
+  readonly writeSuite?: 1 | 2
   /** Told of every use, failure and state change; see {@link OnEvent}. */
   readonly onEvent?: OnEvent
   /** Keeps opened record keys for repeated reads. Off by default. */
@@ -57,12 +62,16 @@ const MAX_ROOT_KEYS = 16
 
 /** Checks the options that opening and creating share. */
 export function originOf(options: KeyringOptions): Origin {
-  const { name, store, kms, engine = defaultEngine(), suite, preload = 'live' } = options
+  const { name, store, kms, engine = defaultEngine(), suite, writeSuite, preload = 'live' } = options
   if (typeof name !== 'string' || !NAME.test(name)) {
     throw config('name', '1 to 64 letters, digits, ".", "_" or "-", beginning with a letter or digit', name)
   }
   if (typeof store?.load !== 'function' || typeof store.save !== 'function') throw config('store', 'a key store', store)
   if (suite !== undefined && !suiteById(suite)) throw config('suite', '1 or 2', suite)
+  if (writeSuite !== undefined && !suiteById(writeSuite)) throw config('writeSuite', '1 or 2', writeSuite)
+  if (suite !== undefined && writeSuite !== undefined && writeSuite !== suite) {
+    throw config('writeSuite', `${suite}, which "suite" pins`, writeSuite)
+  }
   expectWord('preload', preload, 'live', 'active')
   if (options.cache) checkLimits(options.cache)
   const { id, minEpoch } = options.pin ?? {}

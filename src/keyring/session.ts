@@ -100,7 +100,7 @@ export function openSession(
     now,
     onEvent: options.onEvent,
     cache: options.cache && recordKeyCache(options.cache, () => live.checkedAt),
-    suites: chooseSuites(first.manifest.suites, options.suite, engine.preferredSuite),
+    suites: chooseSuites(first.manifest.suites, options, engine.preferredSuite),
     loaded: first,
     freshFrom: 0,
     dueAt: 0,

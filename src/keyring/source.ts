@@ -119,10 +119,16 @@ export function keySource(live: Live, who: Actor): KeySource {
   return printsAs(source, `[keys of ${live.name}]`)
 }
 
-/** The suites a keyring may use here: those of its manifest, narrowed by a pin, the engine's favourite first. */
-export function chooseSuites(manifestSuites: readonly number[], pin: number | undefined, preferred: number): number[] {
-  if (pin !== undefined && !manifestSuites.includes(pin)) {
-    throw config('suite', `one of the keyring's suites (${manifestSuites.join(', ')})`, pin)
+/** The suites a keyring may use here: those of its manifest, narrowed by a pin, the one to write or the engine's favourite first. */
+export function chooseSuites(
+  manifestSuites: readonly number[],
+  { suite: pin, writeSuite }: { readonly suite?: number; readonly writeSuite?: number },
+  favourite: number,
+): number[] {
+  const preferred = writeSuite ?? favourite
+  for (const [option, id] of Object.entries({ suite: pin, writeSuite })) {
+    if (id === undefined || manifestSuites.includes(id)) continue
+    throw config(option, `one of the keyring's suites (${manifestSuites.join(', ')})`, id)
   }
   if (pin !== undefined) return [pin]
   const known = manifestSuites.filter((id) => suiteById(id))

@@ -137,7 +137,7 @@ export function reencryptRow(schema: Schema, keys: KeySource, row: Row, context:
  * A new data key would orphan a field that this schema does not declare. Text tells what is one; for bytes the old key
  * does, where the label is the property's name.
  */
-function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
+export function refuseOrphans(schema: Schema, row: Row, { key, suite }: RowKey): void {
   for (const [name, value] of Object.entries(row)) {
     if (schema.isProtected.has(name) || name === schema.envelope) continue
     if (!(typeof value === 'string' && isSealedField(value))) {

@@ -108,6 +108,15 @@ export function unpackFields(schema: Schema, packed: Uint8Array, out: Record<str
   })
 }
 
+/** Whether there are entries that this schema does not declare. */
+export function hasOthers(schema: Schema, packed: Uint8Array): boolean {
+  let found = false
+  eachEntry(packed, (label, labelEnd) => {
+    if (!schema.columns.some(({ path }) => compareBytes(path[0], packed, label, labelEnd) === 0)) found = true
+  })
+  return found
+}
+
 /** Tells where each entry's label begins, where it ends, and where the entry ends: views take longer than to read it. */
 function eachEntry(packed: Uint8Array, visit: (label: number, labelEnd: number, end: number) => void): void {
   let previous = 0

@@ -81,7 +81,7 @@ export function openRow(
   context: Row | undefined,
   operation: Operation,
   place: Place,
-  withKey?: (key: RowKey) => void,
+  withKey?: (key: RowKey, packed?: Uint8Array) => void,
 ): Draft | null {
   expectRow(row)
   const stored = row[schema.envelope]
@@ -95,13 +95,14 @@ export function openRow(
   const opened = openEnvelope(keys, header, schema.kind, canonical, operation)
   const keyId = opened.master.idText
   try {
+    const key = { key: opened.key, suite: header.suite }
     if (schema.kind === 'columns') {
-      const key = { key: opened.key, suite: header.suite }
       withKey?.(key)
       openColumns(schema, row, out, key, keyId, place)
     } else {
       const packed = openValue(opened.key, header.read, PACKED_AAD, keyId, header.length)
       try {
+        withKey?.(key, packed)
         unpackFields(schema, packed, out, place)
       } finally {
         wipe(packed)

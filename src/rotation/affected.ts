@@ -1,4 +1,4 @@
-import { isDuplicate, jobName, TABLES } from './ledger.ts'
+import { isDuplicate, jobName, runOf, TABLES } from './ledger.ts'
 import type { Cursor, RotationSource } from './source.ts'
 
 /** The list of the rows under one version, and the note in the books that it was complete. */
@@ -37,6 +37,12 @@ export async function listRows(
   return undefined
 }
 
+/** Without it at its end, a list is not whole: whoever made it was killed, or its disk was full. */
+export function endLine(keyId: string, lists: Iterable<Listed>): string {
+  const rows = [...lists].reduce((sum, list) => sum + list.rows, 0)
+  return `${JSON.stringify({ complete: true, keyId, rows, at: new Date().toISOString() })}\n`
+}
+
 const nameOf = (table: RotationSource, keyId: string): string =>
   jobName('affected', table.name, table.record.schema.envelopeColumn, keyId)
 
@@ -45,7 +51,7 @@ export async function listedBefore(table: RotationSource, keyId: string): Promis
   await table.books.prepare()
   const [row] = await table.books.query<{ seen: unknown; finished_at: unknown }>(
     `select seen, finished_at from ${TABLES.job} where job = ?`,
-    [nameOf(table, keyId)],
+    [runOf(nameOf(table, keyId), 1)],
   )
   return row && { rows: Number(row.seen), at: Number(row.finished_at) }
 }
@@ -54,9 +60,9 @@ export async function listedBefore(table: RotationSource, keyId: string): Promis
 export async function noteListed(table: RotationSource, keyId: string, { rows, at }: Listed): Promise<void> {
   try {
     await table.books.run(
-      `insert into ${TABLES.job} (job, total, passes, seen, written, raced, failed, started_at, finished_at)
-        values (?, ?, 1, ?, 0, 0, 0, ?, ?)`,
-      [nameOf(table, keyId), rows, rows, at, at],
+      `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at, finished_at)
+        values (?, ?, 1, ?, 1, ?, 0, 0, 0, ?, ?)`,
+      [runOf(nameOf(table, keyId), 1), nameOf(table, keyId), rows, rows, at, at],
     )
   } catch (error) {
     if (!isDuplicate(error)) throw error

@@ -1,7 +1,7 @@
 import { config, type ErrorCode, expectInteger, WaxsealError } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import type { DecryptPolicy } from '../keyring/manifest.ts'
-import { type Listed, listedBefore, listRows, noteListed } from './affected.ts'
+import { endLine, type Listed, listedBefore, listRows, noteListed } from './affected.ts'
 import type { JobOptions, Progress } from './job.ts'
 import { reencrypt } from './jobs.ts'
 import { sleep } from './pace.ts'
@@ -45,7 +45,7 @@ export interface IncidentTable {
   readonly listedAt: number | undefined
   /** When no row that can be opened was left under the version; undefined until then. */
   readonly reencryptedAt: number | undefined
-  /** Rows that have a new data key, in all runs of the job. */
+  /** Rows that have a new data key, those of earlier calls that were stopped included. */
   readonly reencrypted: number
   /** Of a job that stopped: at least. */
   readonly failed: number
@@ -84,7 +84,8 @@ const SETTLE_MS = 300_000
  * complete is not made again, because rows have left the version since; one that was not begins anew.
  *
  * A line is JSON: `table`, `rowId`, and `subject` where the source says whose row it is. Rows that were listed twice have
- * two equal lines.
+ * two equal lines. The last one is `complete`, with `keyId`, `rows` (of all tables, each counted once) and `at`: a list that
+ * does not end with it is not whole.
  *
  * Errors: CONFIG (also: row-level security may hide rows; the version is marked by then), UNKNOWN_KEY, KEY_STATE (the version
  * is destroyed), KMS_UNAVAILABLE (nothing was marked: suspend the version), what `write` or the database client throws.
@@ -156,6 +157,7 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
   }
   // Before the first row leaves the version: from then on no list could be complete any more.
   if (!signal?.aborted) {
+    if (noted.size < tables.length) await write(endLine(keyId, lists.values()))
     await flush?.()
     for (const [table, made] of lists) if (!noted.has(table)) await noteListed(table, keyId, made)
   }

@@ -9,6 +9,7 @@ export type { JobOptions, JobReport, Progress } from './job.ts'
 export {
   decryptInPlace,
   encryptInPlace,
+  type Reencryption,
   type RotationReport,
   reencrypt,
   rewrap,

@@ -1,11 +1,12 @@
-import { config, type ErrorCode, WaxsealError } from '../errors.ts'
-import { type Ledger, ledgerOf, type Range, type State, TABLES } from './ledger.ts'
-import { type JobControl, type Pace, pacer, sleep } from './pace.ts'
-import type { Change, ReadRow, RotationSource, RowFailure, Step } from './source.ts'
+import { expectInteger, WaxsealError } from '../errors.ts'
+import { applyAll, type Settled, settle } from './batch.ts'
+import { type Ledger, ledgerOf, MAX_LEASE_MS, type Range, type State, TABLES } from './ledger.ts'
+import { type JobControl, type Pace, type Pacer, pacer, sleep } from './pace.ts'
+import type { RotationSource, RowFailure, Step } from './source.ts'
 import type { Work } from './work.ts'
 
 export interface Progress {
-  /** Rows that this job has dealt with, in all runs and by all workers: changed (or verified) and failed. */
+  /** Rows that this run has dealt with, by all workers and however often it was resumed: changed (or verified) and failed. */
   readonly done: number
   /** Rows that were to be dealt with when the job began; writers may change it meanwhile. */
   readonly total: number
@@ -21,7 +22,7 @@ export interface Progress {
 export interface JobOptions {
   /** Rows in one transaction: 1 to 10,000, 500 by default. Data keys are in memory for one row at a time. */
   readonly batchSize?: number
-  /** The job stops after this many broken rows; 1,000 by default. They are never written. */
+  /** The job stops after this many rows that are broken or that the database refuses; 1,000 by default. They are left. */
   readonly maxFailures?: number
   /** Ranges that the table is cut into when the job begins: more than there will be workers. 1 by default. */
   readonly ranges?: number
@@ -39,7 +40,7 @@ export interface JobOptions {
 
 export interface JobReport {
   readonly table: string
-  /** Rows that were changed, in all runs of this job and by all its workers. */
+  /** Rows that were changed, by all workers of this run of the job, however often it was stopped and resumed. */
   readonly written: number
   /** Rows that were read. */
   readonly seen: number
@@ -52,8 +53,6 @@ export interface JobReport {
 }
 
 const MAX_PASSES = 10
-/** Longer ids are cut in the books: an index of PostgreSQL holds 2,704 bytes. */
-const MAX_ROW_ID = 600
 const MAX_REPORTED = 10_000
 const POLL_MS = 100
 const MAX_POLL_MS = 2_000
@@ -62,20 +61,36 @@ const ASK_MS = 1_000
 /**
  * Works on a job until it is done, whoever else does: holds a range at a time, writes each batch together with how far
  * it came, takes a part of what a slower worker holds when nothing is free, and goes over the table again while rows
- * that lost a race are left.
+ * that lost a race are left. It tells of the run that it took part in: the one that is under way, or a new one.
  */
 export async function runJob(source: RotationSource, work: Work, job: string, options: JobOptions): Promise<JobReport> {
-  const { batchSize = 500, maxFailures = 1_000, ranges = 1, leaseMs = 30_000, signal, onProgress } = options
-  checkInteger('batchSize', batchSize, 1, 10_000)
-  checkInteger('maxFailures', maxFailures, 0, 1_000_000)
-  checkInteger('ranges', ranges, 1, 10_000)
-  checkInteger('leaseMs', leaseMs, 100, 3_600_000)
-  const pace = pacer(options.pace ?? {}, batchSize, options.control, signal)
+  const { batchSize = 500, maxFailures = 1_000, ranges = 1, leaseMs = 30_000 } = options
+  expectInteger('batchSize', batchSize, 1, 10_000)
+  expectInteger('maxFailures', maxFailures, 0, 1_000_000)
+  expectInteger('ranges', ranges, 1, 10_000)
+  expectInteger('leaseMs', leaseMs, 100, MAX_LEASE_MS)
+  const pace = pacer(options.pace ?? {}, batchSize, options.control, options.signal)
+  for (;;) {
+    const report = await takePart(source, work, job, pace, { ...options, batchSize, maxFailures, ranges, leaseMs })
+    if (report) return report
+  }
+}
+
+type Settings = JobOptions & Required<Pick<JobOptions, 'batchSize' | 'maxFailures' | 'ranges' | 'leaseMs'>>
+
+/** Takes part in a run; undefined when others ended it before this worker had done, or seen, any of it. */
+async function takePart(
+  source: RotationSource,
+  work: Work,
+  job: string,
+  pace: Pacer,
+  { batchSize, maxFailures, ranges, leaseMs, signal, onProgress }: Settings,
+): Promise<JobReport | undefined> {
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
-
   const total = await ledger.open(() => source.count(work.filter))
   const progress = await reporter(ledger, work, total, onProgress)
+  let tookPart = false
 
   /** One range, to its end or until it is lost to another worker. */
   async function walk(first: Range, pass: number): Promise<void> {
@@ -87,88 +102,62 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
       const { n, span } = range
       const limit = pace.batchSize
       const rows = await source.page(work.filter, span, limit, work.extent)
-      const { changes, failures } = await applyAll(rows)
-      const here: Step = {
-        job,
-        range: n,
-        owner,
-        leaseMs,
-        upTo: span.upTo,
-        cursor: null,
-        isDone: false,
-        seen: 0,
-        failures,
-      }
-      if (failures.length > 0 && (await ledger.failureCount(pass)) + failures.length > maxFailures) {
-        await source.write([], here) // in the books first, so that they can be looked into
-        await refuseMoreFailures()
-      }
-      const cursor = rows.at(-1)?.cursor ?? null
+      const outcomes = await applyAll(source, work, rows)
       const isDone = rows.length < limit
-      const stepped = await source.write(changes, { ...here, cursor, isDone, seen: rows.length })
-      if (!stepped) {
+      const place = { job: ledger.run, range: n, owner, leaseMs, upTo: span.upTo }
+      const settled = await settle(source, place, outcomes, isDone, (step) => allow(step, pass))
+      if (!settled) {
         // The lease ran out and somebody else has the range, or took its far part: then the rest is read again.
         range = await ledger.held(owner, n)
         continue
       }
-      await progress.batch(rows.length, stepped.written, changes.length - stepped.written, failures.length > 0)
+      await progress.batch(rows.length, settled)
       if (isDone) return
+      const cursor = rows.at(-1)!.cursor
       range = { n, cursor, span: { after: cursor, upTo: span.upTo } }
       await pace.took(rows.length, performance.now() - started)
     }
   }
 
-  async function refuseMoreFailures(): Promise<void> {
+  async function allow(step: Step, pass: number): Promise<void> {
+    if ((await ledger.failureCount(pass)) + step.failures.length <= maxFailures) return
+    // In the books first, so that they can be looked into.
+    await source.write([], { ...step, cursor: null, isDone: false, seen: 0 })
     if ((await ledger.failureCount()) <= maxFailures) return
     const message = `more than ${maxFailures} rows could not be dealt with; ${TABLES.failure} names them`
     throw new WaxsealError('LIMIT_EXCEEDED', message, { table: source.name })
   }
 
-  async function applyAll(rows: readonly ReadRow[]): Promise<{ changes: Change[]; failures: RowFailure[] }> {
-    const changes: Change[] = []
-    const failures: RowFailure[] = []
-    for (const read of rows) {
-      try {
-        const change = await applyOne(read)
-        if (change) changes.push(change)
-      } catch (error) {
-        // A configuration is wrong for every row; what may be tried again is no fault of the row.
-        if (!WaxsealError.is(error) || error.retryable || error.code === 'CONFIG') throw error
-        failures.push({ rowId: source.rowId(read.row).slice(0, MAX_ROW_ID), code: error.code satisfies ErrorCode })
-      }
-    }
-    return { changes, failures }
-  }
-
-  async function applyOne(read: ReadRow): Promise<Change | null> {
-    try {
-      return work.apply(read)
-    } catch (error) {
-      if (!WaxsealError.is(error) || !error.retryable) throw error
-      await work.ready()
-      return work.apply(read)
-    }
-  }
-
   /** What there is to do when no range is free. */
   async function idle({ running, pass }: State): Promise<Range | null> {
-    if (running > 0) return takePart(ledger, source, work, { owner, leaseMs, batchSize })
+    if (running > 0) {
+      tookPart = true
+      return partOfSlowest(ledger, source, work, { owner, leaseMs, batchSize })
+    }
     const left = work.isShrinking && pass < MAX_PASSES ? await source.count(work.filter) : 0
     if (left > (await ledger.failureCount(pass))) await ledger.again(pass)
-    else await ledger.finish()
+    else {
+      await ledger.finish(pass)
+      if (work.isShrinking) tookPart = true // it has seen for itself that nothing is left
+    }
     return null
   }
 
   try {
     for (let pause = POLL_MS; !signal?.aborted; ) {
       const state = await ledger.state()
-      if (state.isFinished) break
+      if (state.isFinished) {
+        if (tookPart) break
+        return undefined
+      }
       if (state.ranges === 0) {
-        await ledger.fill(ranges === 1 ? [] : await source.cut(work.filter, { after: null, upTo: null }, ranges))
+        const parts = state.pass === 1 ? ranges : 1
+        await ledger.fill(state.pass, parts === 1 ? [] : await source.cut(work.filter, WHOLE, parts))
         continue
       }
       const range = (await ledger.claim(owner, leaseMs)) ?? (await idle(state))
       if (range) {
+        tookPart = true
         await walk(range, state.pass)
         pause = POLL_MS
       } else if (state.running > 0) {
@@ -185,8 +174,10 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
   return { table: source.name, ...totals, failures, failed, aborted: signal?.aborted === true }
 }
 
+const WHOLE = { after: null, upTo: null }
+
 /** An idle worker takes the far half of the range that has most left, unless that is hardly worth it. */
-async function takePart(
+async function partOfSlowest(
   ledger: Ledger,
   source: RotationSource,
   work: Work,
@@ -224,19 +215,13 @@ async function reporter(ledger: Ledger, work: Work, total: number, onProgress: J
   const atStart = doneSoFar()
   tell()
   return {
-    async batch(seen: number, written: number, raced: number, hasFailures: boolean): Promise<void> {
+    async batch(seen: number, { written, raced, failed }: Settled): Promise<void> {
       mine += seen
       if (!onProgress || seen === 0) return
       // Broken rows are asked for: a further pass meets the same ones.
-      if (hasFailures || performance.now() - askedAt >= ASK_MS) await ask()
+      if (failed > 0 || performance.now() - askedAt >= ASK_MS) await ask()
       else known = { ...known, seen: known.seen + seen, written: known.written + written, raced: known.raced + raced }
       tell()
     },
-  }
-}
-
-function checkInteger(argument: string, value: unknown, least: number, most: number): void {
-  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most) {
-    throw config(argument, `an integer from ${least} to ${most}`, value)
   }
 }

@@ -3,10 +3,11 @@ import { config, WaxsealError } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import { STATES } from '../keyring/states.ts'
 import { modeOf } from '../records/migrate.ts'
+import { expectMovable } from '../records/move.ts'
 import { type JobOptions, type JobReport, runJob } from './job.ts'
 import { jobName } from './ledger.ts'
-import type { RotationSource } from './source.ts'
-import { decryptWork, encryptWork, reencryptWork, rewrapWork, verifyWork } from './work.ts'
+import type { AnyRecord, RotationSource } from './source.ts'
+import { decryptWork, encryptWork, moveWork, reencryptWork, rewrapWork, verifyWork } from './work.ts'
 
 /** What all jobs take. */
 export interface TableJob extends JobOptions {
@@ -52,25 +53,38 @@ export async function rewrap({ keys, table, ...options }: TableJob): Promise<Rot
   )
 }
 
+export interface Reencryption extends TableJob {
+  /** The versions to leave; all that are not active by default, compromised ones included. */
+  readonly from?: readonly string[]
+  /**
+   * Another record of the same table, for rows that get another shape, label or column: same id columns, envelope column
+   * and encoding, and every field of the table's record by the same name. The table's own by default.
+   */
+  readonly to?: AnyRecord
+}
+
 /**
  * Gives every row that is under an old version a new data key under the active one: on suspicion that data keys or a
- * master key leaked, or to move between suites. Each column that is overwritten is compared, so an edit or a patch
- * that comes in between wins, and its row is read again. `from` names the versions to leave; all that are not active by
- * default, compromised ones included. To give rows of the active version new keys, rotate first.
+ * master key leaked, or to move between suites (see `writeSuite` of openKeyring) or storage shapes. Each column that is
+ * overwritten is compared, so an edit or a patch that comes in between wins, and its row is read again. To give rows of
+ * the active version new keys, rotate first.
+ *
+ * Errors: as for {@link rewrap}.
  */
-export async function reencrypt({
-  keys,
-  table,
-  from,
-  ...options
-}: TableJob & { readonly from?: readonly string[] }): Promise<RotationReport> {
+export async function reencrypt({ keys, table, from, to, ...options }: Reencryption): Promise<RotationReport> {
   const active = await activeOf(keys)
   const allowed = versionsThat(keys, 'reencrypt', active)
   const wrong = from?.find((id) => !allowed.includes(id))
   if (wrong !== undefined) throw config('from', 'versions that are deactivated or compromised', wrong)
-  const work = reencryptWork(keys, table, from ?? allowed)
-  const name = nameOf('reencrypt', table, active, ...(from ?? []).toSorted())
-  return rotated(keys, table, await runJob(table, work, name, options))
+  const versions = from ?? allowed
+  const target = [active, ...(from ?? []).toSorted()]
+  if (!to) {
+    const work = reencryptWork(keys, table, versions)
+    return rotated(keys, table, await runJob(table, work, nameOf('reencrypt', table, ...target), options))
+  }
+  const moving = movingTo(table, to)
+  const name = nameOf('move', table, to.schema.label, to.schema.kind, ...target)
+  return rotated(keys, table, await runJob(moving, moveWork(keys, moving, to, versions), name, options))
 }
 
 /**
@@ -121,6 +135,13 @@ export async function verify({ keys, table, ...options }: TableJob): Promise<Ver
 
 function nameOf(kind: string, table: RotationSource, ...target: readonly string[]): string {
   return jobName(kind, table.name, table.record.schema.envelopeColumn, ...target)
+}
+
+function movingTo(table: RotationSource, to: AnyRecord): RotationSource {
+  if (!to?.schema) throw config('to', 'what records() returns', to)
+  expectMovable(table.record.schema, to.schema)
+  if (!table.movingTo) throw config('table', 'a source that reads rows under two records', table)
+  return table.movingTo(to)
 }
 
 async function activeOf(keys: Keyring): Promise<string> {

@@ -4,17 +4,17 @@ import { WaxsealError } from '../errors.ts'
 import type { Books, Cursor, RowFailure, Span, Step } from './source.ts'
 
 /**
- * The books of jobs: which job, which ranges of its table, who holds each and how far it is. A range is held by lease,
- * by the database's clock; a worker that dies is followed by whoever comes when its lease has run out.
+ * The books of jobs: which run of which job, which ranges of its table, who holds each and how far it is. A range is held
+ * by lease, by the database's clock; a worker that dies is followed by whoever comes when its lease has run out.
  */
 
 export const TABLES = { job: 'waxseal_job', range: 'waxseal_range', failure: 'waxseal_failure' } as const
 
 /** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
 export const JOB_TABLES: readonly string[] = [
-  `create table if not exists ${TABLES.job} (job text primary key, total bigint not null, passes int not null,
-    seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
-    started_at bigint not null, finished_at bigint)`,
+  `create table if not exists ${TABLES.job} (job text primary key, name text not null, run int not null,
+    total bigint not null, passes int not null, seen bigint not null, written bigint not null, raced bigint not null,
+    failed bigint not null, started_at bigint not null, finished_at bigint)`,
   `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
     lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
     seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
@@ -41,17 +41,22 @@ export interface Range {
 
 export interface State {
   readonly isFinished: boolean
-  /** 0 until whoever entered the job has cut the table. */
-  readonly ranges: number
-  readonly running: number
+  /** From 1. */
   readonly pass: number
+  /** Of this pass: 0 until somebody has cut the table. */
+  readonly ranges: number
+  /** Ranges that are not done. */
+  readonly running: number
 }
 
+/** One run of a job, once it is open. */
 export interface Ledger {
-  /** Enters a job, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began. */
+  /** What the run is called in the books, in a {@link Step} too; a later run of the same job is called otherwise. */
+  readonly run: string
+  /** Begins a run, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began. */
   open(total: () => Promise<number>): Promise<number>
-  /** Enters the ranges between the cuts, all or none: two workers may cut differently at the same time. */
-  fill(cuts: readonly Cursor[]): Promise<void>
+  /** Enters the ranges of a pass, between the cuts, all or none: two workers may cut differently at the same time. */
+  fill(pass: number, cuts: readonly Cursor[]): Promise<void>
   state(): Promise<State>
   /** A range that nobody holds. */
   claim(owner: string, leaseMs: number): Promise<Range | null>
@@ -60,7 +65,7 @@ export interface Ledger {
   running(): Promise<readonly Range[]>
   /** Takes the far part of a range that somebody holds: rows behind `at`. Null when it moved on meanwhile. */
   split(range: Range, at: Cursor, owner: string, leaseMs: number): Promise<Range | null>
-  /** Begins the pass behind `pass` over the whole table, unless somebody did, or a range is not done. */
+  /** Begins the pass behind `pass` over the whole table, unless somebody did, or ended the run, or a range is not done. */
   again(pass: number): Promise<void>
   /** Lets go of what a worker holds, so that others need not wait for its lease. */
   release(owner: string): Promise<void>
@@ -68,8 +73,8 @@ export interface Ledger {
   failures(limit: number): Promise<readonly RowFailure[]>
   /** Of one pass, or of all: a row that broke in an earlier pass may have been mended. */
   failureCount(pass?: number): Promise<number>
-  /** Writes the totals down and drops the ranges, unless a range is not done. */
-  finish(): Promise<void>
+  /** Ends the run behind `pass`: writes its totals down and drops its ranges, unless somebody began another pass, or a range is not done. */
+  finish(pass: number): Promise<void>
 }
 
 interface RangeRow {
@@ -82,6 +87,13 @@ interface RangeRow {
 const SUMS = ['seen', 'written', 'raced'] as const
 type Sums = Readonly<Record<(typeof SUMS)[number], unknown>>
 const RANGES_PER_PASS = 1_000_000
+/** The longest lease that a worker may ask for. */
+export const MAX_LEASE_MS = 3_600_000
+/** Finished runs of a job whose totals and failures are kept, besides the last. */
+const KEPT_RUNS = 10
+
+/** The name of a run in the books. */
+export const runOf = (job: string, run: number): string => `${job} #${run}`
 
 const cursorOf = (text: string | null): Cursor | null => (text === null ? null : (JSON.parse(text) as Cursor))
 const textOf = (cursor: Cursor | null): string | null => (cursor === null ? null : asciiJson(cursor))
@@ -109,13 +121,14 @@ const rangeOf = ({ n, lower_bound, upper_bound, at_cursor }: RangeRow): Range =>
 }
 
 /** Every change is one statement, and any two of them may run at once, or be followed by the end of the process. */
-export function ledgerOf(books: Books, job: string): Ledger {
+export function ledgerOf(books: Books, name: string): Ledger {
   const { query, run, now } = books
+  let job = runOf(name, 1)
   const columns = 'n, lower_bound, upper_bound, at_cursor'
-  const free = `job = ? and is_done = 0 and (owner is null or lease_until < ${now})`
+  // A lease that ends later than any may is one from before the clock was set back.
+  const free = `job = ? and is_done = 0 and (owner is null or lease_until < ${now} or lease_until > ${now} + ${MAX_LEASE_MS})`
   const finished = `select 1 from ${TABLES.job} where job = ? and finished_at is not null`
   const undone = `select 1 from ${TABLES.range} u where u.job = ? and u.is_done = 0`
-  const lastPass = `select max(p.pass) from ${TABLES.range} p where p.job = ?`
 
   /** An insert that somebody else may have made already. */
   async function once(sql: string, params: readonly unknown[]): Promise<boolean> {
@@ -139,38 +152,41 @@ export function ledgerOf(books: Books, job: string): Ledger {
     return row ? rangeOf(row) : null
   }
 
+  const dropRanges = () => run(`delete from ${TABLES.range} where job = ? and exists (${finished})`, [job, job])
+
   return {
-    async open(total) {
-      await books.prepare()
-      const known = () =>
-        one<{ total: unknown; finished_at: unknown }>(`select total, finished_at from ${TABLES.job} where job = ?`)
-      const entered = await known()
-      if (entered && entered.finished_at === null) return Number(entered.total)
-      const rows = await total()
-      if (!entered) {
-        await once(
-          `insert into ${TABLES.job} (job, total, passes, seen, written, raced, failed, started_at)
-            values (?, ?, 1, 0, 0, 0, 0, ${now})`,
-          [job, rows],
-        )
-      } else {
-        // Whoever finished the last run may have died before it dropped the ranges.
-        await run(`delete from ${TABLES.range} where job = ? and exists (${finished})`, [job, job])
-        await run(`delete from ${TABLES.failure} where job = ? and exists (${finished})`, [job, job])
-        await run(
-          `update ${TABLES.job} set total = ?, passes = 1, seen = 0, written = 0, raced = 0, failed = 0,
-            started_at = ${now}, finished_at = null where job = ? and finished_at is not null`,
-          [rows, job],
-        )
-      }
-      return Number((await known())?.total ?? rows)
+    get run() {
+      return job
     },
 
-    async fill(cuts) {
+    async open(total) {
+      await books.prepare()
+      let rows: number | undefined
+      for (;;) {
+        const last = await one<{ run: unknown; total: unknown; finished_at: unknown }>(
+          `select run, total, finished_at from ${TABLES.job} where name = ? order by run desc limit 1`,
+          [name],
+        )
+        const number = Number(last?.run ?? 0)
+        if (last && last.finished_at === null) {
+          job = runOf(name, number)
+          return Number(last.total)
+        }
+        rows ??= await total()
+        const isMine = await once(
+          `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at)
+            values (?, ?, ?, ?, 1, 0, 0, 0, 0, ${now})`,
+          [runOf(name, number + 1), name, number + 1, rows],
+        )
+        if (isMine && number > 0) await forget(number)
+      }
+    },
+
+    async fill(pass, cuts) {
       const bounds = [null, ...cuts.map(textOf), null]
       const rows = Array.from(
         { length: bounds.length - 1 },
-        (_, i) => `(?, ${RANGES_PER_PASS + i}, 1, ?, ?, 0, 0, 0, 0)`,
+        (_, i) => `(?, ${pass * RANGES_PER_PASS + i}, ${pass}, ?, ?, 0, 0, 0, 0)`,
       )
       await once(
         `insert into ${TABLES.range} (job, n, pass, lower_bound, upper_bound, is_done, seen, written, raced)
@@ -180,18 +196,17 @@ export function ledgerOf(books: Books, job: string): Ledger {
     },
 
     async state() {
-      const row = await one<{ finished_at: unknown; ranges: unknown; running: unknown; pass: unknown }>(
-        `select j.finished_at, count(r.n) as ranges, sum(case when r.is_done = 0 then 1 else 0 end) as running,
-            max(r.pass) as pass
-          from ${TABLES.job} j left join ${TABLES.range} r on r.job = j.job where j.job = ? group by j.job, j.finished_at`,
+      const row = await one<{ finished_at: unknown; pass: unknown; ranges: unknown; running: unknown; kept: unknown }>(
+        `select j.finished_at, j.passes as pass, count(r.n) as kept,
+            sum(case when r.pass = j.passes then 1 else 0 end) as ranges,
+            sum(case when r.is_done = 0 then 1 else 0 end) as running
+          from ${TABLES.job} j left join ${TABLES.range} r on r.job = j.job where j.job = ?
+          group by j.job, j.finished_at, j.passes`,
       )
       if (!row) throw new WaxsealError('CONFLICT', `the job was deleted from ${TABLES.job} while it ran`)
-      return {
-        isFinished: row.finished_at !== null,
-        ranges: Number(row.ranges),
-        running: Number(row.running),
-        pass: Number(row.pass ?? 1),
-      }
+      const isFinished = row.finished_at !== null
+      if (isFinished && Number(row.kept) > 0) await dropRanges() // of a worker that died, or was late
+      return { isFinished, pass: Number(row.pass), ranges: Number(row.ranges), running: Number(row.running) }
     },
 
     async claim(owner, leaseMs) {
@@ -243,11 +258,10 @@ export function ledgerOf(books: Books, job: string): Ledger {
     },
 
     async again(pass) {
-      // Its number makes it unique: of all workers that see the end of a pass, one begins the next.
-      await once(
-        `insert into ${TABLES.range} (job, n, pass, is_done, seen, written, raced)
-          select j.job, ${(pass + 1) * RANGES_PER_PASS}, ${pass + 1}, 0, 0, 0, 0 from ${TABLES.job} j
-          where j.job = ? and j.finished_at is null and not exists (${undone})`,
+      // Behind what `finish` changes as well, the row of the run: of a worker that goes on and one that ends it, one wins.
+      await run(
+        `update ${TABLES.job} set passes = ${pass + 1}
+          where job = ? and passes = ${pass} and finished_at is null and not exists (${undone})`,
         [job, job],
       )
     },
@@ -257,12 +271,13 @@ export function ledgerOf(books: Books, job: string): Ledger {
     },
 
     async totals() {
-      const sums = SUMS.map((name) => `coalesce(sum(${name}), 0) as ${name}`).join(', ')
-      const kept = await one<Sums>(
-        `select ${SUMS.join(', ')} from ${TABLES.job} where job = ? and finished_at is not null`,
+      // One statement: the ranges are dropped when the run ends.
+      const sums = SUMS.map(
+        (sum) => `case when j.finished_at is not null then j.${sum}
+          else (select coalesce(sum(r.${sum}), 0) from ${TABLES.range} r where r.job = j.job) end as ${sum}`,
       )
-      const row = kept ?? (await one<Sums>(`select ${sums} from ${TABLES.range} where job = ?`))
-      return { seen: Number(row?.seen), written: Number(row?.written), raced: Number(row?.raced) }
+      const row = await one<Sums>(`select ${sums.join(', ')} from ${TABLES.job} j where j.job = ?`)
+      return { seen: Number(row?.seen ?? 0), written: Number(row?.written ?? 0), raced: Number(row?.raced ?? 0) }
     },
 
     async failures(limit) {
@@ -278,22 +293,30 @@ export function ledgerOf(books: Books, job: string): Ledger {
       return Number((await one<{ n: unknown }>(`select count(*) as n from ${TABLES.failure} where job = ?${of}`))?.n)
     },
 
-    async finish() {
-      await run(`delete from ${TABLES.failure} where job = ? and pass < (${lastPass}) and not exists (${undone})`, [
-        job,
-        job,
-        job,
-      ])
-      const sums = SUMS.map((name) => `${name} = (select sum(s.${name}) from ${TABLES.range} s where s.job = ?)`)
+    async finish(pass) {
+      const isOver = `j.job = ? and j.passes = ${pass} and j.finished_at is null and not exists (${undone})`
       await run(
-        `update ${TABLES.job} set ${sums.join(', ')}, passes = (${lastPass}),
-          failed = (select count(*) from ${TABLES.failure} f where f.job = ?), finished_at = ${now}
-          where job = ? and finished_at is null and not exists (${undone})
-          and exists (select 1 from ${TABLES.range} a where a.job = ?)`,
-        [...SUMS.map(() => job), job, job, job, job, job],
+        `delete from ${TABLES.failure} where job = ? and pass < ${pass}
+          and exists (select 1 from ${TABLES.job} j where ${isOver})`,
+        [job, job, job],
       )
-      await run(`delete from ${TABLES.range} where job = ? and exists (${finished})`, [job, job])
+      const sums = SUMS.map((sum) => `${sum} = (select sum(s.${sum}) from ${TABLES.range} s where s.job = ?)`)
+      await run(
+        `update ${TABLES.job} as j set ${sums.join(', ')},
+          failed = (select count(*) from ${TABLES.failure} f where f.job = ?), finished_at = ${now}
+          where ${isOver} and exists (select 1 from ${TABLES.range} a where a.job = ? and a.pass = ${pass})`,
+        [...SUMS.map(() => job), job, job, job, job],
+      )
+      await dropRanges()
     },
+  }
+
+  /** Runs that are long over. A worker that is late finds its own among those that are kept. */
+  async function forget(last: number): Promise<void> {
+    const old = `job in (select j.job from ${TABLES.job} j where j.name = ? and j.run <= ?)`
+    await run(`delete from ${TABLES.range} where ${old}`, [name, last])
+    await run(`delete from ${TABLES.failure} where ${old}`, [name, last - KEPT_RUNS])
+    await run(`delete from ${TABLES.job} where name = ? and run <= ?`, [name, last - KEPT_RUNS])
   }
 }
 

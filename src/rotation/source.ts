@@ -24,6 +24,8 @@ export type Extent = 'envelope' | 'sealed' | 'all'
 
 export interface ReadRow {
   readonly row: SourceRow
+  /** The same row under the names of the record that rows are moved to, from a source of {@link RotationSource.movingTo}. */
+  readonly next?: SourceRow
   readonly cursor: Cursor
   /** Each column that was read, as text the database compares with: column → text, null for NULL. */
   readonly was: Readonly<Record<string, string | null>>
@@ -101,6 +103,8 @@ export interface RotationSource {
    * null if not, and then nothing was written: each row is counted by one worker.
    */
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
+  /** The same table, read under another record besides: for `reencrypt` with `to`. */
+  movingTo?(to: AnyRecord): RotationSource
   /** Fails when rows may be hidden from this connection, so that a count of 0 proves nothing. */
   assertSeesAll(): Promise<void>
 }

@@ -1,6 +1,6 @@
 import type { ContextType } from '../context.ts'
 import { config } from '../errors.ts'
-import { type Node, rowId } from '../records/compile.ts'
+import { type IdColumn, type Node, rowId, type Schema } from '../records/compile.ts'
 import type { Records } from '../records/records.ts'
 import type { Declaration } from '../records/schema.ts'
 import { keyIdParameter, type Quoting } from '../records/sql.ts'
@@ -32,6 +32,10 @@ export interface TableOptions {
   /** Whose data a row is, of its ids and the columns of `select`: for the list of an incident. */
   readonly subject?: (row: SourceRow) => string | undefined
 }
+
+/** The node of a column that is JSON also when it is sealed. */
+const nestedIn = (schema: Schema, column: string): Node | undefined =>
+  schema.columns.find((each) => each.column === column && each.node.type !== 'leaf')?.node
 
 export type Found = Readonly<Record<string, unknown>>
 
@@ -98,6 +102,7 @@ export function tableSource<D extends Declaration>(
   record: Records<D>,
   options: TableOptions,
   dialect: Dialect,
+  to?: Schema,
 ): RotationSource {
   const { schema } = record
   const { ids, encoding } = schema
@@ -170,10 +175,14 @@ export function tableSource<D extends Declaration>(
       const layout = await dialect.layout()
       const cells = await dialect.cells(extent)
       const columns = [...columnsOf(schema, extent, options.plaintext)]
+      const read = new Set(columns.map(([column]) => column))
+      const targets = to ? [...columnsOf(to, 'sealed')] : []
+      const more = targets.filter(([column]) => !read.has(column)).map(([column]) => column)
+      const places = new Map([...read, ...more].map((column, i) => [column, i]))
       const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
       const selected = [
         ...idTexts(layout),
-        ...columns.flatMap(([column], i) => cells.select(column, i)),
+        ...[...places].flatMap(([column, i]) => cells.select(column, i)),
         ...extra.flatMap((column, i) => cells.selectExtra(column, i)),
       ]
       const { text, values } = where(layout, filter, span)
@@ -187,16 +196,24 @@ export function tableSource<D extends Declaration>(
         const was: Record<string, string | null> = {}
         columns.forEach(([column, property], i) => {
           row[property] = cells.value(found, column, i, plain.get(property))
-          was[column] = cells.was(found, column, i)
         })
+        for (const [column, i] of places) was[column] = cells.was(found, column, i)
         extra.forEach((column, i) => {
           row[column] = cells.extra(found, i)
         })
         const cursor = cursorIn(layout, found)
-        ids.forEach(({ name }, i) => {
-          row[name] = layout.ids[i]!.value(cursor[i]!)
-        })
-        return { row, was, cursor }
+        const putIds = (into: Record<string, unknown>, names: readonly IdColumn[]): void =>
+          names.forEach(({ name }, i) => {
+            into[name] = layout.ids[i]!.value(cursor[i]!)
+          })
+        putIds(row, ids)
+        if (!to) return { row, was, cursor }
+        const next: Record<string, unknown> = {}
+        for (const [column, property] of targets) {
+          next[property] = cells.value(found, column, places.get(column)!, nestedIn(to, column))
+        }
+        putIds(next, to.ids)
+        return { row, next, was, cursor }
       })
     },
 
@@ -216,6 +233,7 @@ export function tableSource<D extends Declaration>(
     },
 
     write: dialect.write,
+    movingTo: (other) => tableSource(record, options, dialect, other.schema),
     assertSeesAll: dialect.assertSeesAll,
   }
 }

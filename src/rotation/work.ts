@@ -1,10 +1,11 @@
 import { copyBytes } from '../bytes.ts'
 import { malformed } from '../envelope/format.ts'
-import type { Keys } from '../envelope/keys.ts'
+import { type Keys, sourceOf } from '../envelope/keys.ts'
 import { WaxsealError } from '../errors.ts'
 import type { Column, Schema } from '../records/compile.ts'
+import { isOfKind, moveRow } from '../records/move.ts'
 import { isSealedField } from '../records/row.ts'
-import type { Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
+import type { AnyRecord, Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
 
 /** What a job does to one row: the change to write, or null when there is nothing to change. Throws for a broken row. */
 export interface Work {
@@ -42,12 +43,13 @@ function change(source: RotationSource, extent: Extent, { cursor, was }: ReadRow
   const set: Record<string, unknown> = {}
   const expect: Record<string, string | null> = {}
   for (const [column, property] of source.columns(extent)) {
-    const value = next[property] ?? null
-    set[column] = value instanceof Uint8Array ? copyBytes(value) : value
+    set[column] = stored(next[property])
     expect[column] = was[column] ?? null
   }
   return { cursor, set, expect }
 }
+
+const stored = (value: unknown): unknown => (value instanceof Uint8Array ? copyBytes(value) : (value ?? null))
 
 export function rewrapWork(keys: Keys, source: RotationSource, from: readonly string[]): Work {
   return {
@@ -73,6 +75,48 @@ export function reencryptWork(keys: Keys, source: RotationSource, from: readonly
     apply(read) {
       const next = source.record.reencrypt(keys, read.row as never, source.contextOf(read.row) as never)
       return change(source, 'sealed', read, next as SourceRow)
+    },
+  }
+}
+
+/**
+ * Rows of one declaration become rows of another, under a new data key each. `source` reads them under both. A row that is
+ * of the other already gets a new data key there.
+ */
+export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from: readonly string[]): Work {
+  const { schema } = source.record
+  const target = columnsOf(to.schema, 'sealed')
+  const left = [...source.columns('sealed').keys()].filter((column) => !target.has(column))
+  const isTold = schema.kind !== to.schema.kind
+  const move = (read: ReadRow): SourceRow =>
+    moveRow(schema, to.schema, sourceOf(keys), read.row, source.contextOf(read.row))
+  const renew = (read: ReadRow): SourceRow =>
+    to.reencrypt(keys, read.next as never, source.contextOf(read.row) as never) as SourceRow
+  const either = (read: ReadRow): SourceRow => {
+    try {
+      return move(read)
+    } catch (error) {
+      if (!WaxsealError.is(error) || error.retryable || error.code === 'CONFIG') throw error
+      try {
+        return renew(read)
+      } catch (other) {
+        throw WaxsealError.is(other) && other.retryable ? other : error // of neither: what the first one says
+      }
+    }
+  }
+  return {
+    name: 'reencrypt',
+    filter: { keys: from },
+    extent: 'sealed',
+    isShrinking: true,
+    ready: () => keys.ready(),
+    apply(read) {
+      const isMoved = isTold && isOfKind(to.schema, read.next?.[to.schema.envelope])
+      const next = isTold ? (isMoved ? renew(read) : move(read)) : either(read)
+      const set: Record<string, unknown> = Object.fromEntries(left.map((column) => [column, null]))
+      for (const [column, property] of target) set[column] = stored(next[property])
+      const expect = Object.fromEntries(Object.keys(set).map((column) => [column, read.was[column] ?? null]))
+      return { cursor: read.cursor, set, expect }
     },
   }
 }

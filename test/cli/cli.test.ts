@@ -175,7 +175,13 @@ describe.skipIf(missing('the command on a real PostgreSQL', postgresMissing()))(
     describe('incident', () => {
       const rows = (at: Place) => {
         const lines = readFileSync(join(at.folder, 'list.ndjson'), 'utf8').trimEnd().split('\n')
-        return lines.map((line) => JSON.parse(line) as { table: string; rowId: string; subject: string })
+        const all = lines.map((line) => JSON.parse(line) as { table: string; rowId: string; subject: string })
+        return all.filter((line) => !('complete' in line))
+      }
+      const end = (at: Place) => {
+        const text = readFileSync(join(at.folder, 'list.ndjson'), 'utf8')
+        const last = text.slice(text.lastIndexOf('\n', text.length - 2) + 1)
+        return last.startsWith('{"complete":true') && last.endsWith('}\n') ? JSON.parse(last).rows : undefined
       }
       const args = (keyId: string, ...more: string[]) => {
         return ['incident', keyId, '--reason', 'stolen', '--list', 'list.ndjson', '--settle-ms', '0', ...more]
@@ -210,6 +216,26 @@ describe.skipIf(missing('the command on a real PostgreSQL', postgresMissing()))(
         expect(await versions(at)).toMatchObject([{ state: 'compromised' }, { state: 'active' }])
         expect(rows(at)).toHaveLength(60)
         expect(rows(at)[0]).toEqual({ table: at.tables[1], rowId: '1', subject: 'Lima' })
+      })
+
+      it('killed while listing: changes no row, its list has no end, and the next call makes it whole', async () => {
+        const at = await made(server.url, 1_500)
+        const [leaked] = await versions(at)
+        const killed = await at.run(args(leaked!.id, '--yes', '--json'), (said, child) =>
+          /"listing"/.test(said) ? child.kill('SIGKILL') : false,
+        )
+        expect(killed.signal).toBe('SIGKILL')
+        expect(end(at)).toBeUndefined()
+        const ended = await at.run(args(leaked!.id, '--yes', '--json'))
+        expect(ended.code).toBe(0)
+        const report = ended.events.at(-1)
+        expect(report).toMatchObject({
+          wasMarked: true,
+          isDone: true,
+          tables: [{ listed: 1_500 }, { reencrypted: 1_500 }],
+        })
+        expect(end(at)).toBe(3_000)
+        expect(new Set(rows(at).map(({ table, rowId }) => `${table} ${rowId}`)).size).toBe(3_000)
       })
 
       it('killed while re-encrypting, with a line cut off: goes on, and the list is whole', async () => {

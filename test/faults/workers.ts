@@ -9,9 +9,12 @@ const WORKERS = 4
 /** How long the job may take when nothing goes wrong any more. */
 const PATIENCE_MS = 120_000
 
+/** A worker is killed; the server stops at once, is killed or restarted; the KMS is away. */
+export type Fault = 'kill' | 'stop' | 'postmaster' | 'restart' | 'kms'
+
 export interface Ended {
   readonly reports: readonly Report[]
-  readonly faults: Readonly<Record<'kill' | 'crash' | 'kms', number>>
+  readonly faults: Readonly<Record<Fault, number>>
   /** What workers met and got over, by code. */
   readonly failures: Readonly<Record<string, number>>
 }
@@ -26,7 +29,7 @@ export async function workAmongFaults(
 ): Promise<Ended> {
   const alive = new Set<ChildProcess>()
   const reports: Report[] = []
-  const faults = { kill: 0, crash: 0, kms: 0 }
+  const faults = { kill: 0, stop: 0, postmaster: 0, restart: 0, kms: 0 }
   const failures: Record<string, number> = {}
   const env = { ...process.env, WAXSEAL_FAULTS_ORDER: JSON.stringify(order) }
 
@@ -56,8 +59,9 @@ export async function workAmongFaults(
     if (reports.length > 0) break
     const die = chosen.int(20)
     if (die < 2) {
-      faults.crash++
-      await server.crash()
+      const how = chosen.pick(['stop', 'postmaster', 'restart'] as const)
+      faults[how]++
+      await { stop: server.crash, postmaster: server.kill, restart: server.restart }[how]()
     } else if (die < 5) {
       faults.kms++
       writeFileSync(order.away, '')

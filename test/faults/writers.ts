@@ -6,15 +6,21 @@ import { type Choices, choices } from './random.ts'
 import type { recordOf } from './worker.ts'
 
 export const WRITERS = 4
-const KINDS = ['insert', 'update', 'patch', 'delete'] as const
+/** Patches are what races a new data key: they leave the header as it is. */
+const KINDS = ['insert', 'update', 'patch', 'patch', 'patch', 'delete'] as const
 const PAUSE_MS = 2
+/** How often a writer looks where the workers are, and how far ahead of them it writes: about a batch. */
+const LOOK_EVERY = 25
+const AHEAD = 220
 
-export type Counts = Record<(typeof KINDS)[number] | 'conflict' | 'lost', number>
+export const COUNTED = ['insert', 'update', 'patch', 'delete', 'conflict', 'lost'] as const
+export type Counts = Record<(typeof COUNTED)[number], number>
 
 /** One application that goes on writing. It owns the ids that are `own` modulo WRITERS, so that their last writer is known. */
 export async function write(
   { query }: PostgresClient,
-  record: ReturnType<typeof recordOf>,
+  /** How it writes at this moment: a release may come in between. */
+  recordNow: () => ReturnType<typeof recordOf>,
   keys: Keyring,
   own: number,
   model: Model,
@@ -25,6 +31,7 @@ export async function write(
   const chosen = choices(seed)
   const ids = [...model.rows.keys()].filter((id) => id % WRITERS === own)
   let free = Math.max(own, ...ids) + WRITERS
+  let cursors: readonly number[] = []
 
   async function change(id: number, set: object, guard = '', values: readonly unknown[] = []): Promise<number> {
     const entries = Object.entries(set).filter(([name]) => name !== 'id')
@@ -49,9 +56,29 @@ export async function write(
     return true
   }
 
+  /** Every other time a row that a worker is about to read, or has just read. */
+  async function choose(turn: number): Promise<{ id: number; drop(): void }> {
+    if (turn % LOOK_EVERY === 0) {
+      const rows = await query<{ at: string }>(
+        `select at_cursor as at from waxseal_range where is_done = 0 and at_cursor is not null`,
+      ).catch(() => [])
+      cursors = rows.map(({ at }) => Number((JSON.parse(at) as string[])[0]))
+    }
+    const at = chosen.int(ids.length)
+    const near = chosen.int(2) === 0 && cursors.length > 0 ? chosen.pick(cursors) + chosen.int(AHEAD) : undefined
+    const hot = near === undefined ? undefined : near - (near % WRITERS) + own
+    if (hot !== undefined && model.rows.has(hot)) return { id: hot, drop: () => undefined }
+    const drop = (): void => {
+      ids[at] = ids.at(-1)!
+      ids.pop()
+    }
+    return { id: ids[at]!, drop }
+  }
+
   for (let turn = 0; !isOver(); turn++) {
     const kind = chosen.pick(KINDS)
     const value = valuesOf(chosen, own, turn)
+    const record = recordNow()
     if (kind === 'insert') {
       const next = { id: free, ...value }
       free += WRITERS
@@ -64,26 +91,28 @@ export async function write(
         counts.insert++
       }
     } else {
-      const at = chosen.int(ids.length)
-      const id = ids[at]!
+      const { id, drop } = await choose(turn)
       const before = model.rows.get(id)
-      const drop = (): void => {
-        ids[at] = ids.at(-1)!
-        ids.pop()
+      const update = async (next: Plain): Promise<void> => {
+        if (await send(id, next, () => change(id, record.encrypt(keys, next)))) counts.update++
       }
       if (!before) drop()
       else if (kind === 'delete') {
         const sql = 'delete from accounts where id = $1 returning 1'
         if (await send(id, undefined, async () => (await query(sql, [id])).length)) counts.delete++
-      } else if (kind === 'update') {
-        const next = { id, ...value }
-        if (await send(id, next, () => change(id, record.encrypt(keys, next)))) counts.update++
-      } else {
+      } else if (kind === 'update') await update({ id, ...value })
+      else {
         // Read and patch: what stands there may be rewrapped or re-encrypted in between.
         const read = await query('select * from accounts where id = $1', [id]).catch(() => [])
         if (read.length === 1) {
+          const row = read[0] as { envelope: string | null }
+          // A row that still is plaintext is written whole by whoever writes ciphertext.
+          if (row.envelope === null && record.declaration.migrate?.phase !== 'prepare') {
+            await update({ ...before, note: value.note })
+            continue
+          }
           await pause(chosen.int(4))
-          const { set, guard } = record.patch(keys, read[0] as never, { note: value.note })
+          const { set, guard } = record.patch(keys, row as never, { note: value.note })
           const next = { ...before, note: value.note }
           const patched = () => change(id, set, `and ${guard.expression} = $2`, [guard.value])
           if (await send(id, next, patched)) counts.patch++

@@ -23,7 +23,9 @@ export function incidentSuite(client: () => Client): void {
     const tables = [client().table(one, options), client().table(two)]
     const lines: string[] = []
     const call = { keys, keyId: keys.status().active!, tables, reason: 'stolen', actor: 'ann', settleMs: 0 }
-    return { ...call, one, two, lines, write: (line: string) => void lines.push(line), call }
+    const ends: string[] = []
+    const write = (line: string): void => void (line.startsWith('{"complete"') ? ends : lines).push(line)
+    return { ...call, one, two, lines, ends, write, call }
   }
   const parsed = (lines: readonly string[]) => lines.map((line) => JSON.parse(line) as Record<string, string>)
 
@@ -97,20 +99,41 @@ export function incidentSuite(client: () => Client): void {
       expect(most).toBe(1)
     })
 
-    it('begins its list anew after a kill while listing, and marks once', async () => {
-      const { keys, lines, write, call } = await leak(5)
-      let left = 7
-      const dying = (line: string) => {
-        if (left-- === 0) throw new Error('killed')
-        write(line)
+    it.each(['killed', 'ENOSPC: no space left on device'])(
+      'begins its list anew after %s while listing, and marks once',
+      async (what) => {
+        const { keys, lines, ends, write, call } = await leak(5)
+        let left = 7
+        const dying = (line: string) => {
+          if (left-- === 0) throw new Error(what)
+          write(line)
+        }
+        await expect(incident({ ...call, write: dying })).rejects.toThrow(what)
+        expect([lines.length, ends.length]).toEqual([7, 0])
+        const active = keys.status().active
+        const report = await incident({ ...call, write })
+        expect(report).toMatchObject({ wasMarked: true, active, isDone: true })
+        expect(new Set(lines).size).toBe(10)
+        expect(lines).toHaveLength(17)
+        expect(ends.map((line) => JSON.parse(line))).toEqual([
+          { complete: true, keyId: call.keyId, rows: 10, at: expect.any(String) },
+        ])
+      },
+    )
+
+    it('changes no row before the list is on disk: a flush that fails, or a kill there, begins it anew', async () => {
+      const { keys, one, lines, ends, write, call } = await leak(4)
+      const before = await client().query(`select * from "${one.schema.table}" order by id`)
+      const flush = async (): Promise<void> => {
+        throw new Error('ENOSPC: no space left on device')
       }
-      await expect(incident({ ...call, write: dying })).rejects.toThrow('killed')
-      expect(lines).toHaveLength(7)
-      const active = keys.status().active
-      const report = await incident({ ...call, write })
-      expect(report).toMatchObject({ wasMarked: true, active, isDone: true })
-      expect(new Set(lines).size).toBe(10)
-      expect(lines).toHaveLength(17)
+      await expect(incident({ ...call, write, flush })).rejects.toThrow('ENOSPC')
+      expect(await client().query(`select * from "${one.schema.table}" order by id`)).toEqual(before)
+      expect([lines.length, ends.length]).toEqual([8, 1]) // what was given to the writer; who knows what is on disk
+      const synced: number[] = []
+      expect(await incident({ ...call, write, flush: () => synced.push(ends.length) })).toMatchObject({ isDone: true })
+      expect([lines.length, ends.length, synced]).toEqual([16, 2, [2]])
+      expect(await readPlain(client().query, one, keys)).toEqual(ids(1, 4).map(person))
     })
 
     it('keeps its list and goes on after a kill while re-encrypting', async () => {
@@ -141,13 +164,14 @@ export function incidentSuite(client: () => Client): void {
     })
 
     it('stops when aborted, while listing or re-encrypting, and resumes', async () => {
-      const { lines, write, call } = await leak(6)
+      const { lines, ends, write, call } = await leak(6)
       for (const phase of ['listing', 'reencrypting'] as const) {
         const stop = new AbortController()
         const onProgress = (p: IncidentProgress) => p.phase === phase && stop.abort()
         const report = await incident({ ...call, batchSize: 2, write, onProgress, signal: stop.signal })
         expect(report).toMatchObject({ aborted: true, isDone: false })
         expect(report.listedAt === undefined).toBe(phase === 'listing')
+        expect(ends).toHaveLength(phase === 'listing' ? 0 : 1)
       }
       expect(await incident({ ...call, write })).toMatchObject({ aborted: false, isDone: true })
       expect(new Set(lines).size).toBe(12)

@@ -8,9 +8,19 @@ import { createKeyring, type Keyring } from '../../src/index.ts'
 import { fileKeyStore } from '../../src/keystore/file.ts'
 import { localKms } from '../../src/kms/local.ts'
 import { rewrap } from '../../src/rotation/index.ts'
-import { INSTANTS, killable, type Order } from './child.ts'
+import { INSTANTS, JOBS, type Job, killable, type Order } from './child.ts'
 import type { Client } from './clients.ts'
-import { type AnyRecords, createTable, freshName, insert, person, readPlain, readStored, rotate } from './tables.ts'
+import {
+  type AnyRecords,
+  createTable,
+  freshName,
+  insert,
+  insertStored,
+  person,
+  readPlain,
+  readStored,
+  rotate,
+} from './tables.ts'
 
 const ROWS = 60
 const BATCH = 7
@@ -43,7 +53,9 @@ export function killSuite(client: () => Client, url: () => string): void {
     })
     afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-    async function prepare(): Promise<{ keys: Keyring; record: AnyRecords; order: Omit<Order, 'instant' | 'at'> }> {
+    async function prepare(
+      job: Job = 'rewrap',
+    ): Promise<{ keys: Keyring; record: AnyRecords; order: Omit<Order, 'instant' | 'at'> }> {
       const table = freshName('killed')
       const file = join(folder, `${table}.json`)
       const keys = await createKeyring({
@@ -52,16 +64,14 @@ export function killSuite(client: () => Client, url: () => string): void {
         kms: localKms(root),
         propagationMs: 0,
       })
-      const record = killable(table) as AnyRecords
+      const record = killable(table, job) as AnyRecords
       await createTable(client().query, record)
-      await insert(
-        client().query,
-        record,
-        keys,
-        Array.from({ length: ROWS }, (_, id) => person(id)),
-      )
+      const rows = Array.from({ length: ROWS }, (_, id) => person(id))
+      // Plaintext for the one that seals it, ciphertext for all others.
+      if (job === 'encrypt') await insertStored(client().query, record, rows)
+      else await insert(client().query, killable(table) as AnyRecords, keys, rows)
       await rotate(keys)
-      return { keys, record, order: { url: url(), file, root, table, batchSize: BATCH, leaseMs: LEASE_MS } }
+      return { keys, record, order: { url: url(), file, root, table, batchSize: BATCH, leaseMs: LEASE_MS, job } }
     }
 
     async function expectEnded(keys: Keyring, record: AnyRecords): Promise<number> {
@@ -83,6 +93,33 @@ export function killSuite(client: () => Client, url: () => string): void {
       expect(moved).toBeGreaterThanOrEqual(2 * BATCH)
       expect(moved).toBeLessThanOrEqual(3 * BATCH)
       expect(await expectEnded(keys, record)).toBe(ROWS)
+    })
+
+    describe.each(['reencrypt', 'encrypt', 'decrypt', 'verify'] as const)('%s', (job) => {
+      it.each(['during a batch', 'after a batch'] as const)('%s: is ended by the next run', async (instant) => {
+        const { keys, record, order } = await prepare(job)
+        const before = await readStored(client().query, record)
+        const { signal } = await run({ ...order, instant, at: 3 })
+        expect(signal).toBe('SIGKILL')
+        // Every row is one or the other, whole.
+        expect(await readPlain(client().query, record, keys)).toEqual(
+          Array.from({ length: ROWS }, (_, id) => person(id)),
+        )
+        const report = await JOBS[job]({ keys, table: client().table(record), batchSize: BATCH })
+        const written = job === 'verify' ? 0 : ROWS
+        expect(report).toMatchObject({ seen: ROWS, written, failed: 0, raced: 0, aborted: false })
+        const after = await readStored(client().query, record)
+        if (job === 'verify') expect(after).toEqual(before)
+        if (job === 'reencrypt') expect(after.some((row) => record.needsRotation(keys, row))).toBe(false)
+        if (job === 'encrypt') expect(after.every((row) => String(row.email).startsWith('wxf:'))).toBe(true)
+        if (job === 'decrypt') expect(after.every((row) => row.envelope === null)).toBe(true)
+        const plain =
+          job === 'decrypt'
+            ? after.map(({ envelope: _, ...row }) => row)
+            : await readPlain(client().query, record, keys)
+        expect(plain).toEqual(Array.from({ length: ROWS }, (_, id) => person(id)))
+        await keys.close()
+      })
     })
 
     it('again and again, from outside: begins at its checkpoint every time', async () => {

@@ -10,11 +10,14 @@ import { inPlaceSuite } from './inplace.ts'
 import { jobSuite, oldRows } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
 import { collationSuite, pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { refusedSuite } from './refused.ts'
+import { runSuite } from './runs.ts'
 import { serverSuite } from './servers.ts'
 import { people } from './tables.ts'
 import { verifySuite } from './verify.ts'
@@ -44,9 +47,12 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     nameSuite(client)
     writerSuite(client)
     reencryptSuite(client)
+    movingSuite(client)
     verifySuite(client)
     inPlaceSuite(client)
     rangeSuite(client)
+    runSuite(client)
+    refusedSuite(client)
     planSuite(client)
     incidentSuite(client)
   })

@@ -105,15 +105,22 @@ export function rangeSuite(client: () => Client): void {
   })
 
   describe('the books of a job', () => {
-    async function open(total = 100, cuts: readonly Cursor[] = []): Promise<{ job: string; ledger: Ledger }> {
+    async function open(
+      total = 100,
+      cuts: readonly Cursor[] = [],
+    ): Promise<{ job: string; name: string; ledger: Ledger }> {
       const { books } = (await oldRows(client(), 1)).table
       const job = freshName('job')
       const ledger = ledgerOf(books, job)
       await ledger.open(async () => total)
-      await ledger.fill(cuts)
-      return { job, ledger }
+      await ledger.fill(1, cuts)
+      return { job: ledger.run, name: job, ledger }
     }
-    const another = (job: string): Ledger => ledgerOf(client().table(people()).books, job)
+    const another = async (name: string): Promise<Ledger> => {
+      const ledger = ledgerOf(client().table(people()).books, name)
+      await ledger.open(async () => 0)
+      return ledger
+    }
     const end = (job: string) =>
       client().query('update waxseal_range set is_done = 1, owner = null, seen = seen + 1 where job = $1', [job])
     const spans = async (job: string) =>
@@ -131,7 +138,7 @@ export function rangeSuite(client: () => Client): void {
         const ledgers = [ledgerOf(books, job), ledgerOf(books, job)] as const
         const totals = await Promise.all(ledgers.map((ledger, i) => ledger.open(async () => 10 + i)))
         expect(totals[0]).toBe(totals[1])
-        await Promise.all([ledgers[0].fill([['1'], ['5']]), ledgers[1].fill([['3']])])
+        await Promise.all([ledgers[0].fill(1, [['1'], ['5']]), ledgers[1].fill(1, [['3']])])
         const found = await spans(job)
         for (const [i, [lower, upper]] of found.entries()) {
           expect(lower).toBe(i === 0 ? null : found[i - 1]![1])
@@ -173,15 +180,18 @@ export function rangeSuite(client: () => Client): void {
     })
 
     it('begin one further pass when two workers see the end of the last one', async () => {
-      const { job, ledger } = await open()
+      const { job, name, ledger } = await open()
+      const other = await another(name)
       await ledger.again(1)
       expect(await ledger.state()).toMatchObject({ ranges: 1, pass: 1 }) // not while a range is not done
       await end(job)
-      await Promise.all([ledger.again(1), another(job).again(1)])
-      expect(await ledger.state()).toMatchObject({ ranges: 2, running: 1, pass: 2 })
+      await Promise.all([ledger.again(1), other.again(1)])
+      expect(await ledger.state()).toMatchObject({ ranges: 0, running: 0, pass: 2 })
+      await Promise.all([ledger.fill(2, []), other.fill(2, [])])
+      expect(await ledger.state()).toMatchObject({ ranges: 1, running: 1, pass: 2 })
       await end(job)
       await ledger.again(1) // a worker that slept
-      expect(await ledger.state()).toMatchObject({ ranges: 2, running: 0, pass: 2 })
+      expect(await ledger.state()).toMatchObject({ ranges: 1, running: 0, pass: 2 })
     })
 
     it('are closed once, whoever does it, and never while a range is not done or there is none yet', async () => {
@@ -189,27 +199,92 @@ export function rangeSuite(client: () => Client): void {
       const job = freshName('job')
       const ledger = ledgerOf(books, job)
       await ledger.open(async () => 3)
-      await ledger.finish()
+      await ledger.finish(1)
       expect(await ledger.state()).toMatchObject({ isFinished: false, ranges: 0 })
-      await ledger.fill([['2']])
-      await ledger.finish()
+      await ledger.fill(1, [['2']])
+      await ledger.finish(1)
       expect(await ledger.state()).toMatchObject({ isFinished: false, ranges: 2 })
-      await end(job)
-      await Promise.all([ledger.finish(), ledger.finish()])
+      await end(ledger.run)
+      await Promise.all([ledger.finish(1), ledger.finish(1)])
       expect(await ledger.state()).toMatchObject({ isFinished: true, ranges: 0 })
       expect(await ledger.totals()).toEqual({ seen: 2, written: 0, raced: 0 })
       await ledger.again(1)
       expect(await ledger.state()).toMatchObject({ isFinished: true, ranges: 0 })
     })
 
+    it('let a worker that saw the end of one pass neither end the next nor begin it once the run is over', async () => {
+      const { job, name, ledger } = await open()
+      const late = await another(name)
+      await end(job)
+      await ledger.again(1)
+      await late.finish(1) // it had counted before the other one did
+      expect(await ledger.state()).toMatchObject({ isFinished: false, pass: 2 })
+      await ledger.fill(2, [])
+      await late.finish(1)
+      expect(await ledger.state()).toMatchObject({ isFinished: false, running: 1 })
+      await end(job)
+      await Promise.all([ledger.finish(2), late.again(2)])
+      const { isFinished, pass } = await ledger.state()
+      expect(isFinished ? pass : pass - 1).toBe(2) // one of the two
+    })
+
     it('of a run whose last worker died behind the totals are cleared by the next run', async () => {
-      const { job, ledger } = await open()
+      const { job, name, ledger } = await open()
       await end(job)
       await client().query('update waxseal_job set finished_at = 1, seen = 1 where job = $1', [job])
-      expect(await ledger.open(async () => 7)).toBe(7)
-      expect(await ledger.state()).toMatchObject({ isFinished: false, ranges: 0, pass: 1 })
-      await ledger.fill([])
-      expect(await ledger.totals()).toEqual({ seen: 0, written: 0, raced: 0 })
+      const next = await another(name)
+      expect(next.run).not.toBe(job)
+      expect(await spans(job)).toEqual([])
+      expect(await next.state()).toMatchObject({ isFinished: false, ranges: 0, pass: 1 })
+      await next.fill(1, [])
+      expect(await next.totals()).toEqual({ seen: 0, written: 0, raced: 0 })
+      expect(await ledger.totals()).toEqual({ seen: 1, written: 0, raced: 0 })
+    })
+
+    it('keep the totals of a run for workers that are late, whatever others did since; old runs are forgotten', async () => {
+      const { job, name, ledger } = await open()
+      await client().query(`insert into waxseal_failure (job, row_id, code, pass) values ($1, '7', 'MALFORMED', 1)`, [
+        job,
+      ])
+      await end(job)
+      await ledger.finish(1)
+      for (let i = 0; i < 12; i++) {
+        const next = await another(name)
+        await next.fill(1, [])
+        await end(next.run)
+        await next.finish(1)
+        if (i > 8) continue
+        expect(await ledger.state()).toMatchObject({ isFinished: true })
+        expect(await ledger.totals()).toEqual({ seen: 1, written: 0, raced: 0 })
+        expect(await ledger.failures(9)).toEqual([{ rowId: '7', code: 'MALFORMED' }])
+      }
+      const kept = await client().query('select job from waxseal_job where name = $1', [name])
+      expect(kept.length).toBe(11)
+      expect(await client().query('select 1 as one from waxseal_failure where job = $1', [job])).toEqual([])
+    })
+
+    it('of a range that was entered behind the end of the run are dropped by whoever looks', async () => {
+      const { job, ledger } = await open()
+      await end(job)
+      await ledger.finish(1)
+      await ledger.fill(1, [['4']]) // a worker that was about to cut the table when it stopped for a while
+      expect(await spans(job)).toHaveLength(2)
+      expect(await ledger.state()).toMatchObject({ isFinished: true })
+      expect(await spans(job)).toEqual([])
+      expect(await ledger.totals()).toEqual({ seen: 1, written: 0, raced: 0 })
+    })
+
+    it('give a range away whose lease is from before the clock of the database was set back', async () => {
+      const { job, ledger } = await open()
+      const taken = await ledger.claim('a', LEASE_MS)
+      const leaseIn = (ms: number) =>
+        client().query('update waxseal_range set lease_until = lease_until + $1 where job = $2', [ms, job])
+      expect(await ledger.claim('b', LEASE_MS)).toBeNull()
+      await leaseIn(2 * 86_400_000) // as if it were two days earlier now
+      expect(await ledger.claim('b', LEASE_MS)).toEqual(taken)
+      expect(await ledger.held('a', taken!.n)).toBeNull()
+      await leaseIn(-2 * 86_400_000) // and two days later
+      expect(await ledger.claim('c', LEASE_MS)).toEqual(taken)
     })
   })
 

@@ -5,11 +5,14 @@ import { incidentSuite } from './incident.ts'
 import { inPlaceSuite } from './inplace.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { refusedSuite } from './refused.ts'
+import { runSuite } from './runs.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
@@ -30,9 +33,12 @@ describe('rewrap on PGlite', () => {
   nameSuite(() => client)
   writerSuite(() => client)
   reencryptSuite(() => client)
+  movingSuite(() => client)
   verifySuite(() => client)
   inPlaceSuite(() => client)
   rangeSuite(() => client)
+  runSuite(() => client)
+  refusedSuite(() => client)
   planSuite(() => client)
   incidentSuite(() => client)
 })

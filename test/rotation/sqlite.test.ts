@@ -11,10 +11,13 @@ import { type SqliteDatabase, sqliteClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
 import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
 import { pageSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
+import { refusedSuite } from './refused.ts'
+import { runSuite } from './runs.ts'
 import { sqliteSuite } from './sqlite.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
@@ -44,8 +47,11 @@ function suites(name: string, Database: () => Constructor): void {
   nameSuite(() => client)
   writerSuite(() => client)
   reencryptSuite(() => client)
+  movingSuite(() => client)
   verifySuite(() => client)
   rangeSuite(() => client)
+  runSuite(() => client)
+  refusedSuite(() => client)
   sqliteSuite(name, open, () => join(folder, `${count++}.db`))
 }
 

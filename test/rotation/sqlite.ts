@@ -216,7 +216,7 @@ export function sqliteSuite(name: string, open: (path?: string) => SqliteDatabas
     const { db, query } = clientOf()
     const { keys, oldId, table } = await oldRows(clientOf(db), 10)
     await table.books.prepare()
-    db.exec(`create trigger full before update of at_cursor on waxseal_range when new.at_cursor = '["8"]'
+    db.exec(`create trigger full before update of at_cursor on waxseal_range when old.at_cursor = '["4"]'
       begin select raise(abort, 'the disk is full'); end`)
     await expect(rewrap({ keys, table, batchSize: 4 })).rejects.toThrow('the disk is full')
     expect((await table.countByKey([oldId])).get(oldId)).toBe(6)

@@ -10,6 +10,10 @@ export interface PostgresServer {
   readonly version: string
   /** As after a power cut: no checkpoint, every connection lost. Resolves when it takes connections again. */
   crash(): Promise<void>
+  /** SIGKILL for the postmaster: its backends find out by themselves, and some still write meanwhile. */
+  kill(): Promise<void>
+  /** As an operator restarts it: transactions under way are rolled back, and a checkpoint is made. */
+  restart(): Promise<void>
   stop(): void
 }
 
@@ -59,9 +63,27 @@ export async function startPostgres({ fsync = false } = {}): Promise<PostgresSer
       child.on('error', reject)
       child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`pg_ctl ${args[0]} failed with ${code}`))))
     })
+  const start = (): Promise<void> => runBeside('-o', settings, '-l', join(folder, 'log'), 'start')
   async function crash(): Promise<void> {
     await runBeside('-m', 'immediate', 'stop')
-    await runBeside('-o', settings, '-l', join(folder, 'log'), 'start')
+    await start()
+  }
+  async function restart(): Promise<void> {
+    await runBeside('-m', 'fast', 'stop')
+    await start()
+  }
+  async function kill(): Promise<void> {
+    const postmaster = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
+    process.kill(postmaster, 'SIGKILL')
+    // Until the last backend is gone, the memory that they share keeps a new server from starting.
+    for (let tries = 1; ; tries++) {
+      await new Promise((done) => setTimeout(done, 200))
+      try {
+        return await start()
+      } catch (error) {
+        if (tries === 100) throw error
+      }
+    }
   }
 
   let running = true
@@ -74,7 +96,7 @@ export async function startPostgres({ fsync = false } = {}): Promise<PostgresSer
   }
   process.on('exit', stop)
   const version = readFileSync(join(data, 'PG_VERSION'), 'utf8').trim()
-  return { url: `postgres://postgres@127.0.0.1:${port}/postgres`, version, crash, stop }
+  return { url: `postgres://postgres@127.0.0.1:${port}/postgres`, version, crash, kill, restart, stop }
 }
 
 /** PG_BIN, then Debian's folders (the newest version first), then what pg_config says. */
