@@ -1,7 +1,7 @@
 import { config, type ErrorCode, WaxsealError } from '../errors.ts'
 import { type Ledger, ledgerOf, type Range, type State, TABLES } from './ledger.ts'
 import { type JobControl, type Pace, pacer, sleep } from './pace.ts'
-import type { Change, ReadRow, RotationSource, RowFailure, Step } from './source.ts'
+import type { Change, ReadRow, RotationSource, RowFailure, Span, Step } from './source.ts'
 import type { Work } from './work.ts'
 
 export interface Progress {
@@ -19,7 +19,9 @@ export interface Progress {
 }
 
 export interface JobOptions {
-  /** Rows in one transaction: 1 to 10,000, 500 by default. Data keys are in memory for one row at a time. */
+  /**
+   * Rows in one transaction: 1 to 10,000, 1,000 by default. Two batches are in memory, the data key of one row at a time.
+   */
   readonly batchSize?: number
   /** The job stops after this many broken rows; 1,000 by default. They are never written. */
   readonly maxFailures?: number
@@ -51,6 +53,17 @@ export interface JobReport {
   readonly aborted: boolean
 }
 
+/** A page of a range, and what becomes of it. */
+interface Batch {
+  readonly rows: readonly ReadRow[]
+  readonly changes: readonly Change[]
+  readonly failures: readonly RowFailure[]
+  /** Nothing is behind it. */
+  readonly isLast: boolean
+  /** What reading and computing took. */
+  readonly ms: number
+}
+
 const MAX_PASSES = 10
 /** Longer ids are cut in the books: an index of PostgreSQL holds 2,704 bytes. */
 const MAX_ROW_ID = 600
@@ -65,29 +78,41 @@ const ASK_MS = 1_000
  * that lost a race are left.
  */
 export async function runJob(source: RotationSource, work: Work, job: string, options: JobOptions): Promise<JobReport> {
-  const { batchSize = 500, maxFailures = 1_000, ranges = 1, leaseMs = 30_000, signal, onProgress } = options
+  const { batchSize = 1_000, maxFailures = 1_000, ranges = 1, leaseMs = 30_000, signal, onProgress } = options
   checkInteger('batchSize', batchSize, 1, 10_000)
   checkInteger('maxFailures', maxFailures, 0, 1_000_000)
   checkInteger('ranges', ranges, 1, 10_000)
   checkInteger('leaseMs', leaseMs, 100, 3_600_000)
   const pace = pacer(options.pace ?? {}, batchSize, options.control, signal)
+  // With a rate to keep, a batch that was read ahead would only grow stale.
+  const readsAhead = options.pace?.rowsPerSecond === undefined
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
 
   const total = await ledger.open(() => source.count(work.filter))
   const progress = await reporter(ledger, work, total, onProgress)
 
-  /** One range, to its end or until it is lost to another worker. */
+  /** The next batch; null when this worker is to end. Any wait comes before, so that what is written is fresh. */
+  async function read(span: Span): Promise<Batch | null> {
+    await pace.turn()
+    if (signal?.aborted) return null
+    const started = performance.now()
+    const limit = pace.batchSize
+    const rows = await source.page(work.filter, span, limit, work.extent)
+    const { changes, failures } = await applyAll(rows)
+    return { rows, changes, failures, isLast: rows.length < limit, ms: performance.now() - started }
+  }
+
+  /** One range, to its end or until it is lost to another worker. While a batch is written, the next one is read. */
   async function walk(first: Range, pass: number): Promise<void> {
+    let ahead: Promise<Batch | null> | undefined
     let range: Range | null = first
     while (range) {
-      await pace.turn()
-      if (signal?.aborted) return
-      const started = performance.now()
       const { n, span } = range
-      const limit = pace.batchSize
-      const rows = await source.page(work.filter, span, limit, work.extent)
-      const { changes, failures } = await applyAll(rows)
+      const batch = await (ahead && !options.control?.isPaused ? ahead : read(span))
+      ahead = undefined
+      if (!batch || signal?.aborted) return
+      const { rows, changes, failures, isLast } = batch
       const here: Step = {
         job,
         range: n,
@@ -104,17 +129,24 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
         await refuseMoreFailures()
       }
       const cursor = rows.at(-1)?.cursor ?? null
-      const isDone = rows.length < limit
-      const stepped = await source.write(changes, { ...here, cursor, isDone, seen: rows.length })
+      const rest = { after: cursor, upTo: span.upTo }
+      const started = performance.now()
+      const writing = source.write(changes, { ...here, cursor, isDone: isLast, seen: rows.length })
+      if (!isLast && readsAhead) {
+        ahead = read(rest)
+        ahead.catch(() => undefined) // told when its turn comes, unless the write fails first
+      }
+      const stepped = await writing
       if (!stepped) {
         // The lease ran out and somebody else has the range, or took its far part: then the rest is read again.
+        ahead = undefined
         range = await ledger.held(owner, n)
         continue
       }
       await progress.batch(rows.length, stepped.written, changes.length - stepped.written, failures.length > 0)
-      if (isDone) return
-      range = { n, cursor, span: { after: cursor, upTo: span.upTo } }
-      await pace.took(rows.length, performance.now() - started)
+      if (isLast) return
+      range = { n, cursor, span: rest }
+      await pace.took(rows.length, batch.ms + performance.now() - started)
     }
   }
 

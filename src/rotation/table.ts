@@ -96,6 +96,14 @@ export function tableSource<D extends Declaration>(
     return { text: parts.join(' and '), values }
   }
 
+  const known = new Map<Extent, ReadonlyMap<string, string>>()
+  /** Asked for every row of a job. */
+  function columns(extent: Extent): ReadonlyMap<string, string> {
+    const found = known.get(extent) ?? columnsOf(schema, extent, options.plaintext)
+    known.set(extent, found)
+    return found
+  }
+
   const idTexts = ids.map(({ type }, i) => `${idText(own[i]!, type)} as "id${i}"`)
   const cursorIn = (row: Found): string[] => ids.map((_, i) => String(row[`id${i}`]))
 
@@ -112,7 +120,7 @@ export function tableSource<D extends Declaration>(
     name: schema.table,
     record,
     books,
-    columns: (extent) => columnsOf(schema, extent, options.plaintext),
+    columns,
     rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
     contextOf: (row) => options.context?.(row),
     subjectOf: (row) => options.subject?.(row),
@@ -133,11 +141,11 @@ export function tableSource<D extends Declaration>(
 
     async page(filter, span, limit, extent) {
       const cells = await dialect.cells(extent)
-      const columns = [...columnsOf(schema, extent, options.plaintext)]
+      const stored = [...columns(extent)]
       const plain = new Map(extent === 'all' ? schema.columns.map(({ name, node }) => [name, node]) : [])
       const selected = [
         ...idTexts,
-        ...columns.flatMap(([column], i) => cells.select(column, i)),
+        ...stored.flatMap(([column], i) => cells.select(column, i)),
         ...extra.flatMap((column, i) => cells.selectExtra(column, i)),
       ]
       const { text, values } = where(filter, span)
@@ -149,7 +157,7 @@ export function tableSource<D extends Declaration>(
       return rows.map((found): ReadRow => {
         const row: Record<string, unknown> = {}
         const was: Record<string, string | null> = {}
-        columns.forEach(([column, property], i) => {
+        stored.forEach(([column, property], i) => {
           row[property] = cells.value(found, column, i, plain.get(property))
           was[column] = cells.was(found, column, i)
         })
