@@ -49,6 +49,7 @@ async function one(place: Arena, from: string, { index, fillfactor }: (typeof VA
   await db.query(`insert into ${TABLE} select * from ${from} order by id`)
   await db.query(`vacuum (analyze) ${TABLE}`)
   await db.query('checkpoint')
+  await db.query('select pg_stat_force_next_flush()')
   await db.query(`select pg_stat_reset_single_table_counters('${TABLE}'::regclass)`)
   let update = 0
   for (let first = 1; first <= ROWS; first += 1000) {
@@ -57,9 +58,9 @@ async function one(place: Arena, from: string, { index, fillfactor }: (typeof VA
       `update ${TABLE} set envelope = replace(envelope, '${oldId}', '${newId}') where id between ${first} and ${first + 999}`,
     )
   }
-  // Statistics come with a delay; what the pages say comes without.
-  const { rows: hot } = await db.query(`select pg_stat_clear_snapshot(), pg_sleep(1.2),
-    round(100.0 * n_tup_hot_upd / nullif(n_tup_upd, 0), 0)::int as percent from pg_stat_user_tables where relname = '${TABLE}'`)
+  await db.query('select pg_stat_force_next_flush()')
+  const { rows: hot } = await db.query(`select round(100.0 * n_tup_hot_upd / nullif(n_tup_upd, 0), 0)::int as percent
+    from pg_stat_user_tables where relname = '${TABLE}'`)
   return {
     insert,
     update,
