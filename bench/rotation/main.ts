@@ -19,6 +19,7 @@ const FULL: Scale = {
   rows: 50_000,
   rounds: 9,
   batchSize: 1_000,
+  jobs: JOBS,
   workers: [1, 2, 4],
   sizes: [10_000, 100_000, 1_000_000],
 }
