@@ -14,17 +14,21 @@ const AS_SHIPPED = {
   format: 'esm',
   target: 'node20',
   platform: 'neutral',
-  external: ['node:*', '@noble/*'],
+  external: ['node:*', '@noble/*', 'pg'],
   outExtension: { '.js': '.mjs' },
   metafile: true,
   logLevel: 'error',
 } as const satisfies BuildOptions
 
-/** Imports one of our files compiled as dist is: tsx adds a call for every closure it names. */
-export async function importAsShipped<T>(file: string): Promise<T> {
-  const outfile = join(work, 'bench.mjs')
+/** Compiles one of our files as dist is: tsx adds a call for every closure it names. Resolves to the program's path. */
+export async function buildAsShipped(file: string): Promise<string> {
+  const outfile = join(work, file.replace(/\.ts$/, '.mjs'))
   await build({ ...AS_SHIPPED, entryPoints: [join(root, file)], outfile })
-  return (await import(pathToFileURL(outfile).href)) as T
+  return outfile
+}
+
+export async function importAsShipped<T>(file: string): Promise<T> {
+  return (await import(pathToFileURL(await buildAsShipped(file)).href)) as T
 }
 
 /** Every entry point with shared chunks, as tsup builds dist; and what the core imports from outside as it loads. */

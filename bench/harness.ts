@@ -9,7 +9,8 @@ export interface Result {
   readonly ratio: number | null
   /** Interquartile range of the rounds' own ratios over their median; null for what is not timed. */
   readonly spread: number | null
-  readonly budget: number
+  /** Null where nothing was promised. */
+  readonly budget: number | null
   readonly better: 'lower' | 'higher'
 }
 
@@ -73,6 +74,9 @@ export function compared(
   const spread = (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / median(ratios)
   return { ...about, value, limit, ratio: value / limit, spread }
 }
+
+export const isOver = ({ ratio, value, budget, better }: Result): boolean =>
+  budget !== null && (better === 'lower' ? (ratio ?? value) > budget : (ratio ?? value) < budget)
 
 export const median = (values: readonly number[]): number => quantile(values, 0.5)
 

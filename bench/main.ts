@@ -1,7 +1,7 @@
 import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { importAsShipped } from './build.ts'
-import { duel, type Effort, FULL, QUICK, type Result } from './harness.ts'
+import { duel, type Effort, FULL, isOver, QUICK, type Result } from './harness.ts'
 import { PAYLOAD } from './payload.ts'
 import { bundleSize, importTime } from './size.ts'
 
@@ -35,9 +35,6 @@ async function* measure(effort: Effort, wanted: (name: string) => boolean): Asyn
   if (wanted('bundle_gzip_kb')) yield await bundleSize()
 }
 
-const isOver = ({ ratio, value, budget, better }: Result): boolean =>
-  better === 'lower' ? (ratio ?? value) > budget : (ratio ?? value) < budget
-
 function header({ rounds, roundMs, processes }: Effort): string {
   return [
     `${cpus()[0]?.model}, ${availableParallelism()} cores; Node ${process.version}, OpenSSL ${process.versions.openssl}`,
@@ -58,7 +55,7 @@ function row(result: Result): string {
     unit,
     ratio?.toFixed(3) ?? '–',
     spread === null ? '–' : `${(spread * 100).toFixed(1)} %`,
-    `≤ ${budget.toFixed(2)}`,
+    budget === null ? '–' : `≤ ${budget.toFixed(2)}`,
     isOver(result) ? 'OVER BUDGET' : '',
   )
 }

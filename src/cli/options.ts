@@ -50,7 +50,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     help: 'plan: the pace to reckon with; jobs: go no faster',
   },
   sample: { type: 'string', least: 0, for: ['plan'], help: 'rows to measure the pace with; 200' },
-  'batch-size': { type: 'string', least: 1, for: JOBS, help: 'rows in a transaction; 500' },
+  'batch-size': { type: 'string', least: 1, for: JOBS, help: 'rows in a transaction; 1,000' },
   'max-batch-ms': { type: 'string', least: 1, for: JOBS, help: 'halve batches that take longer' },
   'max-failures': { type: 'string', least: 0, for: JOBS, help: 'stop after so many broken rows; 1000' },
   ranges: { type: 'string', least: 1, for: JOBS, help: 'cut the table for so many processes; 1' },

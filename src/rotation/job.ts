@@ -1,8 +1,8 @@
 import { expectInteger, WaxsealError } from '../errors.ts'
-import { applyAll, type Settled, settle } from './batch.ts'
+import { applyAll, type Outcome, type Settled, settle } from './batch.ts'
 import { type Ledger, ledgerOf, MAX_LEASE_MS, type Range, type State, TABLES } from './ledger.ts'
 import { type JobControl, type Pace, type Pacer, pacer, sleep } from './pace.ts'
-import type { RotationSource, RowFailure, Step } from './source.ts'
+import type { RotationSource, RowFailure, Span, Step } from './source.ts'
 import type { Work } from './work.ts'
 
 export interface Progress {
@@ -20,7 +20,9 @@ export interface Progress {
 }
 
 export interface JobOptions {
-  /** Rows in one transaction: 1 to 10,000, 500 by default. Data keys are in memory for one row at a time. */
+  /**
+   * Rows in one transaction: 1 to 10,000, 1,000 by default. Two batches are in memory, the data key of one row at a time.
+   */
   readonly batchSize?: number
   /** The job stops after this many rows that are broken or that the database refuses; 1,000 by default. They are left. */
   readonly maxFailures?: number
@@ -52,6 +54,15 @@ export interface JobReport {
   readonly aborted: boolean
 }
 
+/** A page of a range, and what becomes of it. */
+interface Batch {
+  readonly outcomes: readonly Outcome[]
+  /** Nothing is behind it. */
+  readonly isLast: boolean
+  /** What reading and computing took. */
+  readonly ms: number
+}
+
 const MAX_PASSES = 10
 const MAX_REPORTED = 10_000
 const POLL_MS = 100
@@ -64,7 +75,7 @@ const ASK_MS = 1_000
  * that lost a race are left. It tells of the run that it took part in: the one that is under way, or a new one.
  */
 export async function runJob(source: RotationSource, work: Work, job: string, options: JobOptions): Promise<JobReport> {
-  const { batchSize = 500, maxFailures = 1_000, ranges = 1, leaseMs = 30_000 } = options
+  const { batchSize = 1_000, maxFailures = 1_000, ranges = 1, leaseMs = 30_000 } = options
   expectInteger('batchSize', batchSize, 1, 10_000)
   expectInteger('maxFailures', maxFailures, 0, 1_000_000)
   expectInteger('ranges', ranges, 1, 10_000)
@@ -84,38 +95,64 @@ async function takePart(
   work: Work,
   job: string,
   pace: Pacer,
-  { batchSize, maxFailures, ranges, leaseMs, signal, onProgress }: Settings,
+  options: Settings,
 ): Promise<JobReport | undefined> {
+  const { batchSize, maxFailures, ranges, leaseMs, signal, onProgress } = options
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
   const total = await ledger.open(() => source.count(work.filter))
   const progress = await reporter(ledger, work, total, onProgress)
   let tookPart = false
+  // With a pace to keep, a batch that was read ahead would only grow stale.
+  const readsAhead = options.pace?.rowsPerSecond === undefined && options.pace?.lag === undefined
 
-  /** One range, to its end or until it is lost to another worker. */
+  /** The next batch; null when this worker is to end. Any wait comes before, so that what is written is fresh. */
+  async function read(span: Span): Promise<Batch | null> {
+    await pace.turn()
+    if (signal?.aborted) return null
+    const started = performance.now()
+    const limit = pace.batchSize
+    const rows = await source.page(work.filter, span, limit, work.extent)
+    const outcomes = await applyAll(source, work, rows)
+    return { outcomes, isLast: rows.length < limit, ms: performance.now() - started }
+  }
+
+  /** One range, to its end or until it is lost to another worker. While a batch is written, the next one is read. */
   async function walk(first: Range, pass: number): Promise<void> {
+    let ahead: Promise<Batch | null> | undefined
     let range: Range | null = first
-    while (range) {
-      await pace.turn()
-      if (signal?.aborted) return
-      const started = performance.now()
-      const { n, span } = range
-      const limit = pace.batchSize
-      const rows = await source.page(work.filter, span, limit, work.extent)
-      const outcomes = await applyAll(source, work, rows)
-      const isDone = rows.length < limit
-      const place = { job: ledger.run, range: n, owner, leaseMs, upTo: span.upTo }
-      const settled = await settle(source, place, outcomes, isDone, (step) => allow(step, pass))
-      if (!settled) {
-        // The lease ran out and somebody else has the range, or took its far part: then the rest is read again.
-        range = await ledger.held(owner, n)
-        continue
+    try {
+      while (range) {
+        const { n, span } = range
+        let batch = await ahead
+        if (!batch || options.control?.isPaused) batch = await read(span)
+        ahead = undefined
+        if (!batch || signal?.aborted) return
+        const { outcomes, isLast } = batch
+        const place = { job: ledger.run, range: n, owner, leaseMs, upTo: span.upTo }
+        const cursor = outcomes.at(-1)?.read.cursor ?? null
+        const rest = { after: cursor, upTo: span.upTo }
+        const started = performance.now()
+        const settling = settle(source, place, outcomes, isLast, (step) => allow(step, pass))
+        if (!isLast && readsAhead && !options.control?.isPaused) {
+          ahead = read(rest)
+          ahead.catch(() => undefined) // told when its turn comes, unless the write fails first
+        }
+        const settled = await settling
+        if (!settled) {
+          // The lease ran out and somebody else has the range, or took its far part: then the rest is read again.
+          await ahead?.catch(() => undefined)
+          ahead = undefined
+          range = await ledger.held(owner, n)
+          continue
+        }
+        await progress.batch(outcomes.length, settled)
+        if (isLast) return
+        range = { n, cursor, span: rest }
+        await pace.took(outcomes.length, batch.ms + performance.now() - started)
       }
-      await progress.batch(rows.length, settled)
-      if (isDone) return
-      const cursor = rows.at(-1)!.cursor
-      range = { n, cursor, span: { after: cursor, upTo: span.upTo } }
-      await pace.took(rows.length, performance.now() - started)
+    } finally {
+      await ahead?.catch(() => undefined) // nothing is on its way when the job has ended
     }
   }
 

@@ -135,6 +135,14 @@ export function tableSource<D extends Declaration>(
     return { text: parts.join(' and '), values }
   }
 
+  const known = new Map<Extent, ReadonlyMap<string, string>>()
+  /** Asked for every row of a job. */
+  function columns(extent: Extent): ReadonlyMap<string, string> {
+    const found = known.get(extent) ?? columnsOf(schema, extent, options.plaintext)
+    known.set(extent, found)
+    return found
+  }
+
   const idTexts = (layout: Layout): string[] => layout.ids.map(({ text }, i) => `${text} as ${alias[i]}`)
   const cursorIn = (layout: Layout, row: Found): string[] => layout.ids.map(({ cursor }, i) => cursor(row[`id${i}`]))
 
@@ -150,7 +158,7 @@ export function tableSource<D extends Declaration>(
     name: schema.table,
     record,
     books,
-    columns: (extent) => columnsOf(schema, extent, options.plaintext),
+    columns,
     rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
     contextOf: (row) => options.context?.(row),
     subjectOf: (row) => options.subject?.(row),
@@ -174,8 +182,8 @@ export function tableSource<D extends Declaration>(
     async page(filter, span, limit, extent) {
       const layout = await dialect.layout()
       const cells = await dialect.cells(extent)
-      const columns = [...columnsOf(schema, extent, options.plaintext)]
-      const read = new Set(columns.map(([column]) => column))
+      const stored = [...columns(extent)]
+      const read = new Set(stored.map(([column]) => column))
       const targets = to ? [...columnsOf(to, 'sealed')] : []
       const more = targets.filter(([column]) => !read.has(column)).map(([column]) => column)
       const places = new Map([...read, ...more].map((column, i) => [column, i]))
@@ -194,7 +202,7 @@ export function tableSource<D extends Declaration>(
       return rows.map((found): ReadRow => {
         const row: Record<string, unknown> = {}
         const was: Record<string, string | null> = {}
-        columns.forEach(([column, property], i) => {
+        stored.forEach(([column, property], i) => {
           row[property] = cells.value(found, column, i, plain.get(property))
         })
         for (const [column, i] of places) was[column] = cells.was(found, column, i)

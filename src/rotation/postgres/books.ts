@@ -30,6 +30,9 @@ export const STEP = `broken as (
   from held, counted where r.job = $1 and r.n = $2::int
   returning counted.n::text as written`
 
+/** The number of parameters that {@link HELD} and {@link STEP} have. */
+export const STEP_VALUES = 9
+
 export function stepValues(step: Step, offered: number): unknown[] {
   const { job, range, owner, leaseMs, seen } = step
   const { at, end, isDone, broken } = entryOf(step)

@@ -3,6 +3,7 @@ import { type Postgres, queryOf } from '../../postgres.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
+import { asArrays, asDocuments, type BatchColumn, FIRST_OF_BATCH, SEALED } from '../postgres/batch.ts'
 import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
 import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
 import type { Change, RotationSource, Step } from '../source.ts'
@@ -150,31 +151,31 @@ export function postgresTable<D extends Declaration>(
   ): [string, unknown[]] {
     const set = Object.keys(first.set)
     const expected = Object.keys(first.expect)
-    const fields = [
-      ...ids.map((id, i) => `"id${i}" ${typeOf(all, id.column)}`),
-      ...expected.map((_, i) => `"w${i}" text`),
-      ...set.map((column, i) => `"s${i}" ${typeOf(all, column)}`),
+    const columns: readonly BatchColumn[] = [
+      ...ids.map(({ column, type }, i) => ({
+        name: `id${i}`,
+        type: typeOf(all, column),
+        of: ({ cursor }: Change) => (type === 'bytes' ? `\\x${cursor[i]}` : cursor[i]),
+      })),
+      ...expected.map((column, i) => ({ name: `w${i}`, type: 'text', of: ({ expect }: Change) => expect[column] })),
+      ...set.map((column, i) => {
+        const type = typeOf(all, column)
+        const local = isLocal(type)
+        return { name: `s${i}`, type, of: (change: Change) => asJson(change.set[column], local) }
+      }),
     ]
-    const documents = changes.map((change) => ({
-      ...Object.fromEntries(
-        ids.map(({ type }, i) => [`id${i}`, type === 'bytes' ? `\\x${change.cursor[i]}` : change.cursor[i]]),
-      ),
-      ...Object.fromEntries(expected.map((column, i) => [`w${i}`, change.expect[column]])),
-      ...Object.fromEntries(
-        set.map((column, i) => [`s${i}`, asJson(change.set[column], isLocal(typeOf(all, column)))]),
-      ),
-    }))
+    const isSealed = set.every((column) => SEALED.test(typeOf(all, column)))
+    const { from, values } = (isSealed ? asArrays : asDocuments)(columns, changes, FIRST_OF_BATCH)
     const match = [
       ...ids.map((_, i) => `${own[i]} = j."id${i}"`),
       ...expected.map((column, i) => `${asText(all, column)} is not distinct from j."w${i}"`),
     ]
     const assignments = set.map((column, i) => `${quoteColumn(column)} = j."s${i}"`)
     const text = `with ${HELD}, moved as (
-        update ${table} as t set ${assignments.join(', ')}
-        from json_to_recordset($10::text::json) as j(${fields.join(', ')})
+        update ${table} as t set ${assignments.join(', ')} from ${from}
         where exists (select 1 from held) and ${match.join(' and ')}
         returning 1
       ), ${STEP}`
-    return [text, [...stepValues(step, changes.length), JSON.stringify(documents)]]
+    return [text, [...stepValues(step, changes.length), ...values]]
   }
 }

@@ -1,0 +1,40 @@
+import type pg from 'pg'
+
+/**
+ * The limit: a backfill of the same columns by an application that does not encrypt. Pages by keyset; new values of the
+ * same size; one set-based UPDATE a page. No compare-and-swap, no checkpoint, no lease: a kill leaves it half done and
+ * an edit that comes in between is lost.
+ */
+export interface Backfill {
+  readonly table: string
+  readonly columns: readonly string[]
+  /** Ids from … up to and including. */
+  readonly from: number
+  readonly to: number
+  readonly batchSize: number
+  /** What changes of the value that is indexed. */
+  readonly old: string
+  readonly next: string
+}
+
+export async function backfill(db: pg.Pool, { table, columns, from, to, batchSize, old, next }: Backfill) {
+  const names = columns.map((name) => `"${name}"`)
+  const read = `select id, ${names.join(', ')} from ${table} where id > $1 and id <= $2 order by id limit $3`
+  const arrays = ['$1::bigint[]', ...names.map((_, i) => `$${i + 2}::text[]`)].join(', ')
+  const write = `update ${table} as t set ${names.map((name) => `${name} = j.${name}`).join(', ')}
+    from unnest(${arrays}) as j(id, ${names.join(', ')}) where t.id = j.id`
+  const page = (after: unknown) => db.query<Record<string, string>>(read, [after, to, batchSize])
+  const altered = (value: string, column: string): string =>
+    column === 'envelope' ? value.replace(old, next) : `${value.slice(0, 4)}${value.slice(5)}${value[4]}`
+
+  let written = 0
+  for (let coming = page(from - 1); ; ) {
+    const { rows } = await coming
+    if (rows.length === 0) return written
+    // The next page is read while this one is written.
+    coming = page(rows.at(-1)!.id)
+    const values = columns.map((column) => rows.map((row) => altered(row[column]!, column)))
+    const { rowCount } = await db.query(write, [rows.map((row) => row.id), ...values])
+    written += rowCount ?? 0
+  }
+}
