@@ -62,9 +62,15 @@ const ASK_MS = 1_000
 /**
  * Works on a job until it is done, whoever else does: holds a range at a time, writes each batch together with how far
  * it came, takes a part of what a slower worker holds when nothing is free, and goes over the table again while rows
- * that lost a race are left.
+ * that lost a race are left. With `once` it does not begin anew a job that is finished.
  */
-export async function runJob(source: RotationSource, work: Work, job: string, options: JobOptions): Promise<JobReport> {
+export async function runJob(
+  source: RotationSource,
+  work: Work,
+  job: string,
+  options: JobOptions,
+  { once = false }: { readonly once?: boolean } = {},
+): Promise<JobReport> {
   const { batchSize = 500, maxFailures = 1_000, ranges = 1, leaseMs = 30_000, signal, onProgress } = options
   checkInteger('batchSize', batchSize, 1, 10_000)
   checkInteger('maxFailures', maxFailures, 0, 1_000_000)
@@ -74,7 +80,7 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
 
-  const total = await ledger.open(() => source.count(work.filter))
+  const total = await ledger.open(() => source.count(work.filter), once)
   const progress = await reporter(ledger, work, total, onProgress)
 
   /** One range, to its end or until it is lost to another worker. */

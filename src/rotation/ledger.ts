@@ -46,8 +46,11 @@ export interface State {
 }
 
 export interface Ledger {
-  /** Enters a job, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began. */
-  open(total: () => Promise<number>): Promise<number>
+  /**
+   * Enters a job, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began.
+   * With `once`, a job that is finished stays so.
+   */
+  open(total: () => Promise<number>, once?: boolean): Promise<number>
   /** Enters the ranges between the cuts, all or none: two workers may cut differently at the same time. */
   fill(cuts: readonly Cursor[]): Promise<void>
   state(): Promise<State>
@@ -128,12 +131,12 @@ export function ledgerOf(books: Books, job: string): Ledger {
   }
 
   return {
-    async open(total) {
+    async open(total, isOnce = false) {
       await books.prepare()
       const known = () =>
         one<{ total: unknown; finished_at: unknown }>(`select total, finished_at from ${TABLES.job} where job = ?`)
       const entered = await known()
-      if (entered && entered.finished_at === null) return Number(entered.total)
+      if (entered && (isOnce || entered.finished_at === null)) return Number(entered.total)
       const rows = await total()
       if (!entered) {
         await once(
