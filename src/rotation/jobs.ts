@@ -82,9 +82,7 @@ export async function encryptInPlace({
   ...options
 }: TableJob): Promise<JobReport & { readonly plaintext: number }> {
   const active = await activeOf(keys)
-  if (modeOf(table.record.schema, sourceOf(keys)) === 'prepare') {
-    throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
-  }
+  expectEncrypting(keys, table)
   const report = await runJob(table, encryptWork(keys, table), jobName('encrypt', table, active), options)
   return { ...report, plaintext: await table.count('plaintext') }
 }
@@ -96,10 +94,7 @@ export async function decryptInPlace({
   ...options
 }: TableJob): Promise<JobReport & { readonly sealed: number }> {
   const active = await activeOf(keys)
-  const mode = modeOf(table.record.schema, sourceOf(keys))
-  if (mode !== 'prepare') {
-    throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
-  }
+  expectPreparing(keys, table)
   const report = await runJob(table, decryptWork(keys, table), jobName('decrypt', table, active), options)
   return { ...report, sealed: await table.count('sealed') }
 }
@@ -123,7 +118,18 @@ function jobName(kind: string, table: RotationSource, ...target: readonly string
   return `${kind} ${JSON.stringify([table.name, table.record.schema.envelopeColumn, ...target])}`
 }
 
-async function activeOf(keys: Keyring): Promise<string> {
+export function expectEncrypting(keys: Keyring, table: RotationSource): void {
+  if (modeOf(table.record.schema, sourceOf(keys)) !== 'prepare') return
+  throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
+}
+
+export function expectPreparing(keys: Keyring, table: RotationSource): void {
+  const mode = modeOf(table.record.schema, sourceOf(keys))
+  if (mode === 'prepare') return
+  throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
+}
+
+export async function activeOf(keys: Keyring): Promise<string> {
   await keys.ready()
   const { active } = keys.status()
   if (active !== undefined) return active
@@ -131,7 +137,7 @@ async function activeOf(keys: Keyring): Promise<string> {
 }
 
 /** Versions that a job may move rows away from. */
-function versionsThat(keys: Keyring, operation: 'rewrap' | 'reencrypt', active: string): string[] {
+export function versionsThat(keys: Keyring, operation: 'rewrap' | 'reencrypt', active: string): string[] {
   const { versions } = keys.status()
   return versions.filter(({ id, state }) => id !== active && STATES[state][operation] !== 'no').map(({ id }) => id)
 }
