@@ -16,7 +16,7 @@ import {
 } from './client.ts'
 import type { JobKind } from './kinds.ts'
 import { type RunStatus, type Runs, runsOf } from './runs.ts'
-import { backOffMs, codeOf, forQueue, takeTurn } from './turn.ts'
+import { backOffMs, codeOf, forQueue, takeTurn, untilAnswered } from './turn.ts'
 
 /** A run that is over. */
 export interface RunReport extends RunStatus {
@@ -207,7 +207,10 @@ export function rotationQueue(options: RotationQueueOptions): RotationQueue {
       try {
         await work(payload, helpers)
       } catch (error) {
-        onError?.(error, namedOf(payload))
+        const named = namedOf(payload)
+        onError?.(error, named)
+        // graphile-worker ends its process when it cannot write down how a job ended.
+        if (named) await untilAnswered(() => tables[named.table]!.books.query('select 1'), helpers.abortSignal)
         throw forQueue(error)
       }
     }

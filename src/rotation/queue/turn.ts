@@ -1,6 +1,7 @@
 import { WaxsealError } from '../../errors.ts'
 import type { Keyring } from '../../keyring/keyring.ts'
 import { type JobOptions, runJob } from '../job.ts'
+import { sleep } from '../pace.ts'
 import type { RotationSource } from '../source.ts'
 import type { Turn } from './client.ts'
 import { workOf } from './kinds.ts'
@@ -68,6 +69,21 @@ function keepAlive({ turn, holder, runs, leaseMs }: TurnOptions, end: () => void
 
 /** How long graphile-worker waits behind a failed attempt: exp(attempts) seconds, of 10 at most. */
 export const backOffMs = (attempts: number): number => Math.exp(Math.min(10, attempts)) * 1_000
+
+const PATIENCE_MS = 60_000
+
+/** Waits for a database that is away, for a minute. */
+export async function untilAnswered(ask: () => Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  const until = performance.now() + PATIENCE_MS
+  for (let pause = 100; performance.now() < until && !signal?.aborted; pause = Math.min(pause * 2, 2_000)) {
+    const isThere = await ask().then(
+      () => true,
+      () => false,
+    )
+    if (isThere) return
+    await sleep(pause, signal)
+  }
+}
 
 /** What an error is called where values must not be: in the queue's tables, in the books. */
 export function codeOf(error: unknown): string {
