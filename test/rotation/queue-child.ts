@@ -29,6 +29,9 @@ export interface Machine {
   readonly away: string
   /** How many batches fail with an error whose message quotes a value. */
   readonly failing: number
+  /** Whether it dies of its first batch. */
+  readonly isMortal: boolean
+  readonly attempts: number
 }
 
 /** What it tells its parent. */
@@ -69,20 +72,21 @@ async function main(machine: Machine): Promise<void> {
     ...source,
     async write(changes, step) {
       await new Promise((done) => setTimeout(done, batchMs))
+      if (machine.isMortal) process.kill(process.pid, 'SIGKILL')
       if (failing-- > 0) throw Object.assign(new Error('invalid input: "person1@example.org"'), { code: '22P02' })
       const stepped = await source.write(changes, step)
       if (stepped) tell({ wrote: stepped.written })
       return stepped
     },
   }
-  const { jobs, workers, ranges, batchSize, leaseMs, turnMs, maxFailures } = machine
+  const { jobs, workers, ranges, batchSize, leaseMs, turnMs, maxFailures, attempts } = machine
   const rotation = rotationQueue({
-    ...{ keys, jobs, workers, ranges, batchSize, leaseMs, turnMs, maxFailures },
+    ...{ keys, jobs, workers, ranges, batchSize, leaseMs, turnMs, maxFailures, attempts },
     tables: { accounts: watched },
     onEnded: (ended) => tell({ ended }),
     onError: (error) => tell({ error: String((error as { code?: unknown }).code ?? error) }),
   })
-  const preset = { worker: { gracefulShutdownAbortTimeout: 0 } }
+  const preset = { worker: { gracefulShutdownAbortTimeout: 0, completeJobBatchDelay: 0, failJobBatchDelay: 0 } }
   const runner = await run({
     ...{ connectionString: url, concurrency, pollInterval: 200, logger: silent, preset },
     taskList: { ...rotation.tasks },

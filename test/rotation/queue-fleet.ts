@@ -100,6 +100,7 @@ export async function makeFleet(client: PostgresClient, url: string, folder: str
     const all: Machine = {
       ...{ url, file, root: ROOT, table, away, jobs: ['rewrap', 'reencrypt', 'verify'], workers: 4, ranges: 8 },
       ...{ batchSize: 10, leaseMs: 1_500, turnMs: 400, maxFailures: 1_000, concurrency: 2, batchMs: 20, failing: 0 },
+      ...{ isMortal: false, attempts: 10 },
       ...machine,
     }
     const env = { ...process.env, WAXSEAL_TEST_MACHINE: JSON.stringify(all), NO_LOG_SUCCESS: '1' }

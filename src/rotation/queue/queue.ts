@@ -36,7 +36,10 @@ export interface RotationQueueOptions extends Omit<JobOptions, 'onProgress'> {
   readonly ranges?: number
   /** How long a worker has a place of the queue's concurrency before others get it, in ms: 100 to 3,600,000, 30,000 by default. */
   readonly turnMs?: number
-  /** Attempts of one turn before the run fails: 1 to 25, 10 by default, which with the queue's back-off are 3.5 hours. */
+  /**
+   * Attempts of one turn before the run fails: 1 to 25, 10 by default, which with the queue's back-off are 3.5 hours. Also
+   * how many workers may die in one slot in a row.
+   */
   readonly attempts?: number
   /** In the queue; a smaller number runs first. 0 by default. */
   readonly priority?: number
@@ -147,7 +150,8 @@ export function rotationQueue(options: RotationQueueOptions): RotationQueue {
     if (active) await watch(addJob, { ...named, run: active.run })
     try {
       const overdue = active?.state === 'running' ? await runs.overdue(active.run) : []
-      for (const slot of overdue) await addTurn(addJob, { ...named, run: active!.run, slot })
+      if (overdue.some(({ died }) => died > attempts)) await runs.end(active!.run, 'failed', 'WORKERS_DIED')
+      else for (const { slot } of overdue) await addTurn(addJob, { ...named, run: active!.run, slot })
       for (const ended of await runs.untold()) await conclude(runs, named, ended)
       if (!active && (await runs.untold()).length > 0) await watch(addJob, { ...named, run })
     } catch (error) {
@@ -174,7 +178,7 @@ export function rotationQueue(options: RotationQueueOptions): RotationQueue {
       const isFinal = WaxsealError.is(error) && !error.retryable
       if (!isFinal && queued.attempts < queued.max_attempts) {
         // Nobody else takes the slot while the queue waits; if this fails too, its lease runs out.
-        await runs.release(run, slot, holder, backOffMs(queued.attempts) + leaseMs).catch(() => undefined)
+        await runs.release(run, slot, holder, backOffMs(queued.attempts) + leaseMs, true).catch(() => undefined)
         throw error
       }
       onError?.(error, named)

@@ -18,7 +18,7 @@ export const RUN_TABLES: readonly string[] = [
     seen bigint, written bigint, raced bigint, failed bigint, tells int not null, tell_until bigint, told_at bigint,
     unique (kind, label, is_active))`,
   `create table if not exists ${SLOT} (run text not null, slot int not null, holder text, held_until bigint not null,
-    primary key (run, slot))`,
+    died int not null, primary key (run, slot))`,
 ]
 
 /** `running` and `paused` runs are under way; the others are over. */
@@ -31,8 +31,8 @@ export interface RunStatus {
   /** The name under which the table is registered. */
   readonly table: string
   readonly state: RunState
-  /** Why it failed: an error code of waxseal, or what the database client calls its error. */
-  readonly error?: ErrorCode | (string & {})
+  /** Why it failed: an error code of waxseal, what another error calls itself, or that too many workers died in a row. */
+  readonly error?: ErrorCode | 'WORKERS_DIED' | (string & {})
   readonly startedAt: number
   readonly endedAt?: number
   /** Turns that are under way now, on all machines. */
@@ -176,8 +176,8 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
 
     /** Begins a run, unless one is under way. Its slots come first: a run without them would never be worked on. */
     async begin(run: string, workers: number): Promise<boolean> {
-      const slots = Array.from({ length: workers }, (_, i) => `(?, ${i + 1}, 0)`).join(', ')
-      await once(`insert into ${SLOT} (run, slot, held_until) values ${slots}`, Array(workers).fill(run))
+      const slots = Array.from({ length: workers }, (_, i) => `(?, ${i + 1}, 0, 0)`).join(', ')
+      await once(`insert into ${SLOT} (run, slot, held_until, died) values ${slots}`, Array(workers).fill(run))
       return once(
         `insert into ${RUN} (run, kind, label, is_active, state, workers, started_at, tells)
           values (?, ?, ?, 1, 'running', ${workers}, ${now}, 0)`,
@@ -207,17 +207,23 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
     },
 
     /** Lets go of a slot. Nobody looks after it for `ms`: its next turn is in the queue. */
-    async release(run: string, slot: number, holder: string, ms: number): Promise<void> {
+    async release(run: string, slot: number, holder: string, ms: number, hasFailed = false): Promise<void> {
       await change(
-        `update ${SLOT} set holder = null, held_until = ${now} + ? where run = ? and slot = ? and holder = ?`,
+        `update ${SLOT} set holder = null, held_until = ${now} + ?, died = ${hasFailed ? 'died' : '0'}
+          where run = ? and slot = ? and holder = ?`,
         [Math.trunc(ms), run, slot, holder],
       )
     },
 
-    /** Slots whose turn is overdue: its worker died, or it was lost with the queue's database. */
-    async overdue(run: string): Promise<readonly number[]> {
-      const sql = `select slot from ${SLOT} where run = ? and held_until < ${now} order by slot`
-      return (await query<{ slot: unknown }>(sql, [run])).map(({ slot }) => Number(slot))
+    /** Slots whose turn is overdue, and how often in a row the worker of each died: its lease ran out. */
+    async overdue(run: string): Promise<readonly { readonly slot: number; readonly died: number }[]> {
+      await change(
+        `update ${SLOT} set holder = null, died = died + 1 where run = ? and holder is not null and held_until < ${now}`,
+        [run],
+      )
+      const sql = `select slot, died from ${SLOT} where run = ? and held_until < ${now} order by slot`
+      const rows = await query<{ slot: unknown; died: unknown }>(sql, [run])
+      return rows.map(({ slot, died }) => ({ slot: Number(slot), died: Number(died) }))
     },
 
     /** The time by the clock that leases are measured with. */
