@@ -80,6 +80,8 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
   const live = `s.holder is not null and s.held_until >= ${now}`
   const jobOf = (run: string): string => `${kind} ${JSON.stringify([label, run])}`
   const ledger = (run: string) => ledgerOf(books, jobOf(run))
+  /** What the books of jobs call it in their rows. */
+  const entryOf = (run: string): string => jobOf(run)
 
   async function once(sql: string, params: readonly unknown[]): Promise<boolean> {
     try {
@@ -123,7 +125,7 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
 
   /** Ends a job that is not done: nobody holds a range any more, so nobody can write for it, and its totals stand. */
   async function abandon(run: string): Promise<void> {
-    const job = jobOf(run)
+    const job = entryOf(run)
     const sums = SUMS.map(
       (sum) => `${sum} = (select coalesce(sum(s.${sum}), 0) from ${TABLES.range} s where s.job = ?)`,
     )
@@ -294,7 +296,7 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
         [kind, label],
       )
       for (const { run } of rows) {
-        for (const table of Object.values(TABLES)) await change(`delete from ${table} where job = ?`, [jobOf(run)])
+        for (const table of Object.values(TABLES)) await change(`delete from ${table} where job = ?`, [entryOf(run)])
         await change(`delete from ${SLOT} where run = ?`, [run])
         await change(`delete from ${RUN} where run = ?`, [run])
       }
