@@ -9,7 +9,10 @@ export default defineConfig({
       { find: '#codecs', replacement: `${src}codecs/native.ts` },
       { find: '#engine/node', replacement: `${src}engine/node.ts` },
       { find: /^waxseal$/, replacement: `${src}index.ts` },
-      { find: /^waxseal\/(engine|envelope|recovery|rotation|testing)$/, replacement: `${src}$1/index.ts` },
+      {
+        find: /^waxseal\/(engine|envelope|recovery|rotation|rotation\/queue|testing)$/,
+        replacement: `${src}$1/index.ts`,
+      },
       { find: /^waxseal\/rotation\/(mysql|postgres|sqlite)$/, replacement: `${src}rotation/sources/$1.ts` },
       { find: /^waxseal\/(.+)$/, replacement: `${src}$1.ts` },
     ],

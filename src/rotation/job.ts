@@ -72,9 +72,16 @@ const ASK_MS = 1_000
 /**
  * Works on a job until it is done, whoever else does: holds a range at a time, writes each batch together with how far
  * it came, takes a part of what a slower worker holds when nothing is free, and goes over the table again while rows
- * that lost a race are left. It tells of the run that it took part in: the one that is under way, or a new one.
+ * that lost a race are left. It tells of the run that it took part in: the one that is under way, or a new one; with
+ * `once`, the first run is the only one.
  */
-export async function runJob(source: RotationSource, work: Work, job: string, options: JobOptions): Promise<JobReport> {
+export async function runJob(
+  source: RotationSource,
+  work: Work,
+  job: string,
+  options: JobOptions,
+  { once = false }: { readonly once?: boolean } = {},
+): Promise<JobReport> {
   const { batchSize = 1_000, maxFailures = 1_000, ranges = 1, leaseMs = 30_000 } = options
   expectInteger('batchSize', batchSize, 1, 10_000)
   expectInteger('maxFailures', maxFailures, 0, 1_000_000)
@@ -82,12 +89,20 @@ export async function runJob(source: RotationSource, work: Work, job: string, op
   expectInteger('leaseMs', leaseMs, 100, MAX_LEASE_MS)
   const pace = pacer(options.pace ?? {}, batchSize, options.control, options.signal)
   for (;;) {
-    const report = await takePart(source, work, job, pace, { ...options, batchSize, maxFailures, ranges, leaseMs })
+    const report = await takePart(source, work, job, pace, {
+      ...options,
+      batchSize,
+      maxFailures,
+      ranges,
+      leaseMs,
+      once,
+    })
     if (report) return report
   }
 }
 
-type Settings = JobOptions & Required<Pick<JobOptions, 'batchSize' | 'maxFailures' | 'ranges' | 'leaseMs'>>
+type Settings = JobOptions &
+  Required<Pick<JobOptions, 'batchSize' | 'maxFailures' | 'ranges' | 'leaseMs'>> & { readonly once: boolean }
 
 /** Takes part in a run; undefined when others ended it before this worker had done, or seen, any of it. */
 async function takePart(
@@ -97,10 +112,10 @@ async function takePart(
   pace: Pacer,
   options: Settings,
 ): Promise<JobReport | undefined> {
-  const { batchSize, maxFailures, ranges, leaseMs, signal, onProgress } = options
+  const { batchSize, maxFailures, ranges, leaseMs, once, signal, onProgress } = options
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
-  const total = await ledger.open(() => source.count(work.filter))
+  const total = await ledger.open(() => source.count(work.filter), once)
   const progress = await reporter(ledger, work, total, onProgress)
   let tookPart = false
   // With a pace to keep, a batch that was read ahead would only grow stale.
@@ -184,7 +199,7 @@ async function takePart(
     for (let pause = POLL_MS; !signal?.aborted; ) {
       const state = await ledger.state()
       if (state.isFinished) {
-        if (tookPart) break
+        if (tookPart || once) break
         return undefined
       }
       if (state.ranges === 0) {

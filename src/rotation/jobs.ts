@@ -97,9 +97,7 @@ export async function encryptInPlace({
   ...options
 }: TableJob): Promise<JobReport & { readonly plaintext: number }> {
   const active = await activeOf(keys)
-  if (modeOf(table.record.schema, sourceOf(keys)) === 'prepare') {
-    throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
-  }
+  expectEncrypting(keys, table)
   const report = await runJob(table, encryptWork(keys, table), nameOf('encrypt', table, active), options)
   return { ...report, plaintext: await table.count('plaintext') }
 }
@@ -111,10 +109,7 @@ export async function decryptInPlace({
   ...options
 }: TableJob): Promise<JobReport & { readonly sealed: number }> {
   const active = await activeOf(keys)
-  const mode = modeOf(table.record.schema, sourceOf(keys))
-  if (mode !== 'prepare') {
-    throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
-  }
+  expectPreparing(keys, table)
   const report = await runJob(table, decryptWork(keys, table), nameOf('decrypt', table, active), options)
   return { ...report, sealed: await table.count('sealed') }
 }
@@ -144,7 +139,18 @@ function movingTo(table: RotationSource, to: AnyRecord): RotationSource {
   return table.movingTo(to)
 }
 
-async function activeOf(keys: Keyring): Promise<string> {
+export function expectEncrypting(keys: Keyring, table: RotationSource): void {
+  if (modeOf(table.record.schema, sourceOf(keys)) !== 'prepare') return
+  throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
+}
+
+export function expectPreparing(keys: Keyring, table: RotationSource): void {
+  const mode = modeOf(table.record.schema, sourceOf(keys))
+  if (mode === 'prepare') return
+  throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
+}
+
+export async function activeOf(keys: Keyring): Promise<string> {
   await keys.ready()
   const { active } = keys.status()
   if (active !== undefined) return active
@@ -152,7 +158,7 @@ async function activeOf(keys: Keyring): Promise<string> {
 }
 
 /** Versions that a job may move rows away from. */
-function versionsThat(keys: Keyring, operation: 'rewrap' | 'reencrypt', active: string): string[] {
+export function versionsThat(keys: Keyring, operation: 'rewrap' | 'reencrypt', active: string): string[] {
   const { versions } = keys.status()
   return versions.filter(({ id, state }) => id !== active && STATES[state][operation] !== 'no').map(({ id }) => id)
 }

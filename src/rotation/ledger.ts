@@ -53,8 +53,11 @@ export interface State {
 export interface Ledger {
   /** What the run is called in the books, in a {@link Step} too; a later run of the same job is called otherwise. */
   readonly run: string
-  /** Begins a run, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began. */
-  open(total: () => Promise<number>): Promise<number>
+  /**
+   * Begins a run, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began.
+   * With `once`, a run that is finished is joined as well, and no other begins.
+   */
+  open(total: () => Promise<number>, once?: boolean): Promise<number>
   /** Enters the ranges of a pass, between the cuts, all or none: two workers may cut differently at the same time. */
   fill(pass: number, cuts: readonly Cursor[]): Promise<void>
   state(): Promise<State>
@@ -159,7 +162,7 @@ export function ledgerOf(books: Books, name: string): Ledger {
       return job
     },
 
-    async open(total) {
+    async open(total, isOnce = false) {
       await books.prepare()
       let rows: number | undefined
       for (;;) {
@@ -168,7 +171,7 @@ export function ledgerOf(books: Books, name: string): Ledger {
           [name],
         )
         const number = Number(last?.run ?? 0)
-        if (last && last.finished_at === null) {
+        if (last && (isOnce || last.finished_at === null)) {
           job = runOf(name, number)
           return Number(last.total)
         }

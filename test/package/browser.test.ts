@@ -70,6 +70,7 @@ describe('the browser bundle', () => {
     ['waxseal/rotation', `export * from './rotation/index.ts'`],
     ['waxseal/rotation/postgres', `export * from './rotation/sources/postgres.ts'`],
     ['waxseal/rotation/mysql', `export * from './rotation/sources/mysql.ts'`],
+    ['waxseal/rotation/queue', `export * from './rotation/queue/index.ts'`],
     ['waxseal/rotation/sqlite', `export * from './rotation/sources/sqlite.ts'`],
     ['waxseal/postgres', `export * from './postgres.ts'`],
   ])('of %s holds no node: string and no require()', async (_, contents) => {

@@ -13,7 +13,7 @@ import { entries, fromRoot, packageJson, platformFiles, read, sourceFiles } from
 const INTERNAL =
   /^src\/(bytes|context|errors|events|secret|sqlite)\.ts$|\/(kms|portable|wraps|keystore|table|lock)\.ts$/
 const isPublic = (file: string): boolean =>
-  /^src\/([^/]+\/)?index\.ts$/.test(file) ||
+  /^src\/([^/]+\/|rotation\/queue\/)?index\.ts$/.test(file) ||
   (!INTERNAL.test(file) && (/^src\/[^/]+\.ts$/.test(file) || /^src\/(kms|keystore|rotation\/sources)\//.test(file)))
 
 describe('the exports map', () => {
@@ -49,13 +49,15 @@ describe('the exports map', () => {
     }
   })
 
-  it('has no runtime dependency but @noble, each at an exact version', () => {
-    const { dependencies } = packageJson()
+  it('has no runtime dependency but @noble, each at an exact version, and one optional peer that it never imports', () => {
+    const { dependencies, peerDependencies, peerDependenciesMeta } = packageJson()
     for (const [name, version] of Object.entries(dependencies)) {
       expect(name).toMatch(/^@noble\//)
       expect(version).toMatch(/^\d+\.\d+\.\d+$/)
     }
-    expect(Object.keys(packageJson()).filter((key) => /^(peer|optional|bundle)/.test(key))).toEqual([])
+    expect(Object.keys(packageJson()).filter((key) => /^(optional|bundle)/.test(key))).toEqual([])
+    expect(peerDependencies).toEqual({ 'graphile-worker': expect.stringMatching(/^\^0\.17\./) })
+    expect(peerDependenciesMeta).toEqual({ 'graphile-worker': { optional: true } })
   })
 })
 

@@ -58,6 +58,8 @@ export interface PackageJson {
   readonly exports: Readonly<Record<string, string | { readonly types: string; readonly default: string }>>
   readonly imports: Readonly<Record<string, { readonly browser: string; readonly default: string }>>
   readonly dependencies: Readonly<Record<string, string>>
+  readonly peerDependencies: Readonly<Record<string, string>>
+  readonly peerDependenciesMeta: Readonly<Record<string, { readonly optional: boolean }>>
   readonly scripts: Readonly<Record<string, string>>
 }
 

@@ -4,7 +4,9 @@ import { beforeAll, describe, expect, it } from 'vitest'
 
 /** Wrong use does not compile: the claims are in the files beside this one; here the compiler reads them. */
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const FILES = ['records.ts', 'clients.ts', 'kms-aws.ts', 'kms-clouds.ts'].map((name) => `${root}test/types/${name}`)
+const FILES = ['records.ts', 'clients.ts', 'kms-aws.ts', 'kms-clouds.ts', 'queue.ts'].map(
+  (name) => `${root}test/types/${name}`,
+)
 
 /** Uses that are right or wrong as a whole, each compiled as a file of its own. */
 const SNIPPETS: Record<string, { source: string; errors: RegExp | undefined }> = {
