@@ -176,7 +176,8 @@ function byFetch({ address, token, namespace, allowInsecure = false }: VaultByFe
   const write: Write = async (path, body, signal) => {
     const sent = typeof token === 'function' ? await token() : token
     if (typeof sent !== 'string' || !/^[\x21-\x7e]{1,8192}$/.test(sent)) {
-      throw config('token', '1 to 8192 characters without white space', sent)
+      const message = '"token" expected 1 to 8192 characters without white space, got something else'
+      throw new WaxsealError('CONFIG', message, { argument: 'token' })
     }
     const response = await fetch(`${base}/v1/${path}`, {
       method: 'POST',
