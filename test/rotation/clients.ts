@@ -149,7 +149,10 @@ const inNode = (value: unknown): unknown =>
 
 /** A statement in the words of PostgreSQL, in those of MySQL. */
 function inMysql(text: string, place: (n: number) => unknown): string {
-  const index = /^create index on ((?:"(?:[^"]|"")*"\.?)+) \(\(substr\(("(?:[^"]|"")*"), (\d+), (\d+)\)\)\)$/.exec(text)
+  const index =
+    /^create index "(?:[^"]|"")*" on ((?:"(?:[^"]|"")*"\.?)+) \(\(substr\(("(?:[^"]|"")*"), (\d+), (\d+)\)\)\)$/.exec(
+      text,
+    )
   const [, table, column, from, length] = index ?? []
   const statement = index
     ? `alter table ${table} add column ${column!.slice(0, -1)}_key_id" varbinary(80)
