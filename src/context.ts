@@ -71,8 +71,7 @@ const EXPECTED: Record<ContextType, string> = {
 }
 
 function badValue(type: ContextType, value: unknown, argument: string): WaxsealError {
-  const got = typeof value === 'string' ? `string of length ${value.length}` : typeName(value)
-  return new WaxsealError('SCHEMA', `"${argument}" expected ${EXPECTED[type]}, got ${got}`, { argument })
+  return new WaxsealError('SCHEMA', `"${argument}" expected ${EXPECTED[type]}, got ${typeName(value)}`, { argument })
 }
 
 /** Room for the largest context: contexts are encoded here, then copied out. Calls are synchronous. */

@@ -125,6 +125,7 @@ function tell(error: WaxsealError, name: (typeof WHERE)[number], value: string):
 export function typeName(value: unknown): string {
   if (value === null) return 'null'
   if (typeof value === 'number' && !Number.isFinite(value)) return String(value)
+  if (typeof value === 'string') return `string of length ${value.length}`
   if (typeof value !== 'object') return typeof value
   if (value instanceof Uint8Array) return `Uint8Array of length ${value.length}`
   if (Array.isArray(value)) return `array of length ${value.length}`

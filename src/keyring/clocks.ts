@@ -8,7 +8,7 @@ import { type KeyStore, storeTime } from '../keystore/keystore.ts'
 export interface Clocks {
   /** The key store's, and ours where it has none. */
   readonly now: number
-  /** The time for certain: destructions are carried out by it. */
+  /** The time for certain: destructions are carried out by it, and scheduled that shall not wait. */
   readonly earlier: number
   /** No wait is too short that is counted from here: destructions are scheduled by it. */
   readonly later: number

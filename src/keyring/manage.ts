@@ -264,7 +264,9 @@ export function management(session: Session): Management {
       if (!Number.isSafeInteger(pendingMs) || pendingMs < 0 || pendingMs > MAX_PENDING_MS) {
         throw config('pendingMs', 'ms, 0 to 100 years', pendingMs)
       }
-      const at = Math.max(expiry, (await clocks()).later + pendingMs)
+      const { earlier, later } = await clocks()
+      // No wait is no wait: due by both clocks, however far apart they are.
+      const at = Math.max(expiry, pendingMs === 0 ? earlier : later + pendingMs)
       await commit(why, (m, moment) => transitions.scheduleDestroy(m, id, at, moment))
       return new Date(at)
     },

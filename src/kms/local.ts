@@ -145,17 +145,18 @@ function fromBytes(root: Uint8Array): KmsDriver {
 function fromPassphrase(options: PassphraseOptions): KmsDriver {
   const { passphrase, label = 'default', kdf: chosen = 'scrypt' } = options
   if (typeof passphrase !== 'string' || passphrase.normalize('NFC').length < 12) {
-    const got = typeof passphrase === 'string' ? ` of ${passphrase.normalize('NFC').length}` : ''
-    throw new WaxsealError(
-      'CONFIG',
-      `"passphrase" expected at least 12 characters, got ${typeName(passphrase)}${got}`,
-      {
-        argument: 'passphrase',
-      },
-    )
+    const got = typeName(typeof passphrase === 'string' ? passphrase.normalize('NFC') : passphrase)
+    throw new WaxsealError('CONFIG', `"passphrase" expected at least 12 characters, got ${got}`, {
+      argument: 'passphrase',
+    })
   }
   const secret = utf8(passphrase.normalize('NFC'))
-  if (!secret) throw config('passphrase', 'well-formed text', passphrase)
+  if (!secret) {
+    // Not by config(), which would tell its length: here it was long enough.
+    throw new WaxsealError('CONFIG', '"passphrase" expected well-formed text, got a lone surrogate', {
+      argument: 'passphrase',
+    })
+  }
   if (!Object.hasOwn(KDFS, chosen)) throw config('kdf', "'scrypt' or 'argon2id'", chosen)
   const kdf = KDFS[chosen]
   const numbers = numbersOf(options, chosen)

@@ -1,6 +1,7 @@
-import { ascii, fromBase64url, readUtf8, toBase64url, wipe } from '../bytes.ts'
+import { ascii, concat, readUtf8, wipe } from '../bytes.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { KmsContext, KmsDriver, KmsFailure } from './kms.ts'
+import { dataOfJson, fromBase64, toBase64, toJson } from './vault-json.ts'
 
 export type { KmsContext, KmsDriver } from './kms.ts'
 
@@ -38,8 +39,9 @@ export interface VaultByFetch extends VaultKey {
 
 export type VaultTransitOptions = VaultByClient | VaultByFetch
 
-/** One request: the `data` of the answer. */
-type Write = (path: string, body: Record<string, string>, signal?: AbortSignal) => Promise<Record<string, unknown>>
+/** One request, its bytes sent as base64: the `data` of the answer, its `plaintext` as bytes. */
+type Write = (path: string, body: Body, signal?: AbortSignal) => Promise<Record<string, unknown>>
+type Body = Readonly<Record<string, string | Uint8Array>>
 
 /** Of an answer over fetch, in bytes; one of Transit is below 1 KiB. */
 const MAX_ANSWER_BYTES = 65_536
@@ -55,7 +57,8 @@ const OTHER_CONTEXT: KmsContext = { 'waxseal:probe': 'a context that nothing is 
  * before 1.13 do not know it: so the first wrap of a driver also asks that what was wrapped be opened under another
  * context, and fails unless Vault refuses. Stored is the text `vault:v<n>:…` as ASCII: 90 bytes or so, at most 1,020.
  *
- * Over fetch: https only, except to this machine; no redirect is followed; an answer is at most 65,536 bytes.
+ * Over fetch: https only, except to this machine; no redirect is followed; an answer is at most 65,536 bytes. Keys are in no
+ * string there; node-vault makes strings of them, which JavaScript cannot wipe.
  *
  * Errors: CONFIG at once for names or an address of another form, and from the first wrap when the context is not
  * bound; MALFORMED from `unwrap` for a blob of another form. From a keyring: KMS_DENIED for HTTP 403, 404, for 400 when
@@ -93,8 +96,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
   const open = async (ciphertext: string, context: KmsContext, signal?: AbortSignal): Promise<Uint8Array> => {
     const body = { ciphertext, associated_data: associated(context) }
     const { plaintext } = await write(`${mount}/decrypt/${key}`, body, signal)
-    const opened = fromBase64(plaintext)
-    if (opened) return opened
+    if (plaintext instanceof Uint8Array) return plaintext
     throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Vault answered without a plaintext')
   }
 
@@ -118,7 +120,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
 
     async wrap(plain, context, signal) {
       signal?.throwIfAborted()
-      const body = { plaintext: toBase64(plain), associated_data: associated(context) }
+      const body = { plaintext: plain, associated_data: associated(context) }
       const { ciphertext } = await write(`${mount}/encrypt/${key}`, body, signal).catch((error: unknown) => {
         throw statusOf(error) === 400 ? unfit() : error
       })
@@ -144,7 +146,7 @@ export function vaultTransit(options: VaultTransitOptions): KmsDriver {
 
 /** In its one canonical form: Vault itself reads several as the same. */
 const isCiphertext = (text: unknown): text is string =>
-  typeof text === 'string' && fromBase64(CIPHERTEXT.exec(text)?.[1]) !== undefined
+  typeof text === 'string' && fromText(CIPHERTEXT.exec(text)?.[1]) !== undefined
 
 /** As Vault allows in the paths of Transit. */
 const NAME = /^\w(?:[\w.-]{0,126}\w)?$/
@@ -154,8 +156,19 @@ function byClient(client: VaultClient): [address: string, write: Write] {
     throw config('client', 'a node-vault client', client)
   }
   const { base } = parsed('client', client.endpoint)
-  return [base, async (path, body, signal) => dataOf(await abortable(client.write(path, body), signal))]
+  const write: Write = async (path, body, signal) => {
+    const texts = Object.entries(body).map(([name, value]) => [name, typeof value === 'string' ? value : toText(value)])
+    const answer = await abortable(client.write(path, Object.fromEntries(texts)), signal)
+    const data = expectData((answer as { data?: unknown } | null | undefined)?.data)
+    return { ...data, plaintext: fromText(data.plaintext) }
+  }
+  return [base, write]
 }
+
+/** The client knows texts alone. */
+const toText = (bytes: Uint8Array): string => readUtf8(toBase64(bytes))!
+const fromText = (text: unknown): Uint8Array | undefined =>
+  typeof text === 'string' && text.length <= 1024 ? fromBase64(ascii(text)) : undefined
 
 /** The client takes no signal: its answer is waited for no longer. */
 function abortable<T>(call: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
@@ -176,23 +189,31 @@ function byFetch({ address, token, namespace, allowInsecure = false }: VaultByFe
   const write: Write = async (path, body, signal) => {
     const sent = typeof token === 'function' ? await token() : token
     if (typeof sent !== 'string' || !/^[\x21-\x7e]{1,8192}$/.test(sent)) {
-      throw config('token', '1 to 8192 characters without white space', sent)
+      const message = '"token" expected 1 to 8192 characters without white space, got something else'
+      throw new WaxsealError('CONFIG', message, { argument: 'token' })
     }
-    const response = await fetch(`${base}/v1/${path}`, {
-      method: 'POST',
-      headers: {
-        'Content-Type': 'application/json',
-        'X-Vault-Request': 'true',
-        'X-Vault-Token': sent,
-        ...(namespace === undefined ? {} : { 'X-Vault-Namespace': namespace }),
-      },
-      body: JSON.stringify(body),
-      redirect: 'manual',
-      signal: signal ?? null,
-    })
-    const text = await bounded(response)
-    if (response.status === 200) return dataOf(JSON.parse(text))
-    throw new VaultRefusal(response.status, errorsOf(text))
+    const json = toJson(body) as Uint8Array<ArrayBuffer>
+    let answer = new Uint8Array(0)
+    try {
+      const response = await fetch(`${base}/v1/${path}`, {
+        method: 'POST',
+        headers: {
+          'Content-Type': 'application/json',
+          'X-Vault-Request': 'true',
+          'X-Vault-Token': sent,
+          ...(namespace === undefined ? {} : { 'X-Vault-Namespace': namespace }),
+        },
+        body: json,
+        redirect: 'manual',
+        signal: signal ?? null,
+      })
+      answer = await bounded(response)
+      if (response.status === 200) return expectData(dataOfJson(answer))
+      throw new VaultRefusal(response.status, errorsOf(answer))
+    } finally {
+      wipe(json)
+      wipe(answer)
+    }
   }
   return [base, write]
 }
@@ -208,32 +229,34 @@ function parsed(argument: string, address: string): { base: string; isSafe: bool
   return { base: url.href.replace(/\/+$/, ''), isSafe: url.protocol === 'https:' || isHere }
 }
 
-async function bounded(response: Response): Promise<string> {
-  const decoder = new TextDecoder()
-  let text = ''
+async function bounded(response: Response): Promise<Uint8Array<ArrayBuffer>> {
+  const chunks: Uint8Array[] = []
   let length = 0
   const reader = response.body?.getReader()
-  for (;;) {
-    const { done, value } = (await reader?.read()) ?? { done: true, value: undefined }
-    if (done) return text + decoder.decode()
-    length += value.length
-    if (length > MAX_ANSWER_BYTES) {
-      reader?.cancel().catch(() => undefined)
-      throw new WaxsealError('KMS_UNAVAILABLE', `kms: Vault answered more than ${MAX_ANSWER_BYTES} bytes`)
+  try {
+    for (;;) {
+      const { done, value } = (await reader?.read()) ?? { done: true, value: undefined }
+      if (done) return concat(...chunks) as Uint8Array<ArrayBuffer>
+      chunks.push(value)
+      length += value.length
+      if (length > MAX_ANSWER_BYTES) {
+        reader?.cancel().catch(() => undefined)
+        throw new WaxsealError('KMS_UNAVAILABLE', `kms: Vault answered more than ${MAX_ANSWER_BYTES} bytes`)
+      }
     }
-    text += decoder.decode(value, { stream: true })
+  } finally {
+    for (const chunk of chunks) wipe(chunk)
   }
 }
 
-function dataOf(answer: unknown): Record<string, unknown> {
-  const { data } = (answer ?? {}) as { data?: unknown }
+function expectData(data: unknown): Record<string, unknown> {
   if (typeof data === 'object' && data !== null) return data as Record<string, unknown>
   throw new WaxsealError('KMS_UNAVAILABLE', 'kms: Vault answered without data')
 }
 
-function errorsOf(text: string): unknown {
+function errorsOf(answer: Uint8Array): unknown {
   try {
-    return JSON.parse(text)
+    return JSON.parse(new TextDecoder().decode(answer))
   } catch {
     return undefined
   }
@@ -272,18 +295,7 @@ function told(error: unknown): string[] {
 const unfit = (): WaxsealError =>
   new WaxsealError('KMS_DENIED', 'kms.wrap: Vault refuses the request: the key is not of an AEAD type, or is derived?')
 
-function associated(context: KmsContext): string {
+function associated(context: KmsContext): Uint8Array {
   const pairs = Object.entries(context).sort(([a], [b]) => (a < b ? -1 : 1))
-  return toBase64(ascii(JSON.stringify(pairs)))
-}
-
-/** Padded base64 (RFC 4648, section 4). */
-function toBase64(bytes: Uint8Array): string {
-  const text = toBase64url(bytes).replaceAll('-', '+').replaceAll('_', '/')
-  return text.padEnd(Math.ceil(text.length / 4) * 4, '=')
-}
-
-function fromBase64(text: unknown): Uint8Array | undefined {
-  if (typeof text !== 'string' || text.length > 1024 || !/^[A-Za-z0-9+/]*={0,2}$/.test(text)) return undefined
-  return fromBase64url(text.replace(/=+$/, '').replaceAll('+', '-').replaceAll('/', '_'))
+  return ascii(JSON.stringify(pairs))
 }

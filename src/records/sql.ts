@@ -1,4 +1,5 @@
-import { fromBase64url } from '../bytes.ts'
+import { ascii, fromBase64url, toHex } from '../bytes.ts'
+import { defaultEngine } from '../engine/index.ts'
 import type { Encoding } from '../envelope/format.ts'
 import { headerLength, KEY_ID_BYTES, OFFSET, PREFIX_LENGTH } from '../envelope/format.ts'
 import type { KeySource } from '../envelope/keys.ts'
@@ -23,7 +24,11 @@ export interface RecordSql {
   readonly keyId: string
   /** 30 bytes of the commitment: what the guard of a patch compares. Null in the packed shape, which compares all. */
   readonly guard: string
-  /** A statement that makes the index for {@link RecordSql.keyId}. */
+  /**
+   * A statement that makes the index for {@link RecordSql.keyId}, named `<table>_<envelope column>_key_id`. A name of more
+   * than 63 bytes, which PostgreSQL would cut, is cut before an end of its own. In an attached schema of SQLite, the
+   * schema stands before the index and not the table: write the statement yourself there, and for a name that is taken.
+   */
   readonly createIndex: string
   /** True for rows under a version that is not active. Parameters are numbered from `first` (1). */
   needsRotation(keys: KeySource, first?: number): SqlFragment
@@ -70,7 +75,7 @@ export function recordSql(schema: Schema): RecordSql {
   return {
     keyId,
     guard: schema.kind === 'columns' ? commitment : column,
-    createIndex: `create index on ${quoteName(schema.table)} ((${keyId}))`,
+    createIndex: `create index ${quoteColumn(indexName(schema))} on ${quoteName(schema.table)} ((${keyId}))`,
     needsRotation(keys, first = 1) {
       const ids = keys.inactive()
       if (ids.length === 0) return { text: 'false', values: [] }
@@ -78,6 +83,19 @@ export function recordSql(schema: Schema): RecordSql {
       return { text: `${keyId} in (${places})`, values: ids.map((id) => keyIdParameter(id, schema.encoding)) }
     },
   }
+}
+
+/** In bytes of UTF-8: what PostgreSQL takes, and no more than MySQL and SQLite take. */
+const MAX_NAME = 63
+
+/** The same at every call, so that migrations can name it. Without the table's schema: an index is in that of its table. */
+function indexName({ table, envelopeColumn }: Schema): string {
+  const name = `${table.slice(table.lastIndexOf('.') + 1)}_${envelopeColumn}_key_id`
+  const bytes = ascii(name)
+  if (bytes.length <= MAX_NAME) return name
+  const end = `_${toHex(defaultEngine().sha512(bytes).subarray(0, 4))}_key_id`
+  const begin = bytes.subarray(0, MAX_NAME - end.length)
+  return new TextDecoder().decode(begin, { stream: true }) + end // a character that is cut through is left out
 }
 
 /** A key id as a parameter that compares with {@link RecordSql.keyId}. */

@@ -114,6 +114,28 @@ describe('a store whose clock is wrong', () => {
     expect(due.getTime()).toBe(START + 10 * DAY)
   })
 
+  it.each([-YEAR, -7, 0, 7, YEAR])('by %i ms, does not put off what shall not wait', async (skew) => {
+    const { server, right, clock } = await started()
+    const { old } = await rotated(right)
+    await right.retire(old, { references: 0 })
+    server.skew = skew
+    const due = await right.destroy(old, { backupsExpire: new Date(0), pendingMs: 0 })
+    expect(due.getTime()).toBe(clock.now + Math.min(0, skew))
+    expect((await right.maintain()).destroyed).toEqual([old])
+  })
+
+  it('by a year ahead still waits for the last backup where nothing else shall wait', async () => {
+    const { server, right, clock } = await started()
+    const { old } = await rotated(right)
+    await right.retire(old, { references: 0 })
+    server.skew = YEAR
+    const backupsExpire = new Date(clock.now + DAY)
+    expect(await right.destroy(old, { backupsExpire, pendingMs: 0 })).toEqual(backupsExpire)
+    expect((await right.maintain()).destroyed).toEqual([])
+    clock.now += DAY
+    expect((await right.maintain()).destroyed).toEqual([old])
+  })
+
   it.each([
     ['a fraction', 1.5],
     ['NaN', Number.NaN],

@@ -17,6 +17,7 @@ const LAYERS = [
 /** What some drivers import of ours besides the lowest files and their interface. */
 const ALSO: Record<string, readonly RegExp[]> = {
   'src/kms/local.ts': [/^src\/engine\//, /^src\/(secret|context)\.ts$/],
+  'src/kms/vault.ts': [/^src\/kms\/vault-json\.ts$/],
   'src/keystore/file.ts': [/^src\/keystore\/lock\.ts$/],
   'src/keystore/mysql.ts': [/^src\/keystore\/table\.ts$/],
   'src/keystore/postgres.ts': [/^src\/keystore\/table\.ts$/, /^src\/postgres\.ts$/],
@@ -30,7 +31,7 @@ const imports = new Map(files.map((file) => [file, importsOf(file).map((specifie
 const ours = (file: string): string[] => imports.get(file)!.filter((path) => path.startsWith('src/'))
 /** The files beside an interface, but for what the drivers share: no list names them. */
 const isDriver = (file: string): boolean =>
-  /^src\/(kms|keystore)\//.test(file) && !/\/(kms|portable|wraps|keystore|table|lock)\.ts$/.test(file)
+  /^src\/(kms|keystore)\//.test(file) && !/\/(kms|portable|wraps|vault-json|keystore|table|lock)\.ts$/.test(file)
 const drivers = files.filter(isDriver)
 /** What every driver may import of ours, besides its interface. */
 const LOWEST = ['src/bytes.ts', 'src/errors.ts']

@@ -88,11 +88,10 @@ export function sqliteClient(name: string, db: SqliteDatabase, own: SqliteDataba
 const numberOf = (value: unknown): unknown =>
   typeof value === 'bigint' && Number.isSafeInteger(Number(value)) ? Number(value) : value
 
-let indexes = 0
-/** Numbered parameters in the order in which they stand, no casts, and a name for every index. */
+/** Numbered parameters in the order in which they stand, no casts, and the schema before the index, not the table. */
 function inSqlite(text: string, place: (n: number) => unknown): string {
   return text
-    .replace(/^create index on ("(?:[^"]|"")*"\.)?/, (_, schema = '') => `create index ${schema}i${++indexes} on `)
+    .replace(/^create index ("(?:[^"]|"")*") on ("(?:[^"]|"")*"\.)/, 'create index $2$1 on ')
     .replace(/"(?:[^"]|"")*"|'(?:[^']|'')*'|\$(\d+)|::\w+/g, (all, n) => {
       if (n !== undefined) place(Number(n))
       return n !== undefined ? '?' : all.startsWith('::') ? '' : all
@@ -150,7 +149,10 @@ const inNode = (value: unknown): unknown =>
 
 /** A statement in the words of PostgreSQL, in those of MySQL. */
 function inMysql(text: string, place: (n: number) => unknown): string {
-  const index = /^create index on ((?:"(?:[^"]|"")*"\.?)+) \(\(substr\(("(?:[^"]|"")*"), (\d+), (\d+)\)\)\)$/.exec(text)
+  const index =
+    /^create index "(?:[^"]|"")*" on ((?:"(?:[^"]|"")*"\.?)+) \(\(substr\(("(?:[^"]|"")*"), (\d+), (\d+)\)\)\)$/.exec(
+      text,
+    )
   const [, table, column, from, length] = index ?? []
   const statement = index
     ? `alter table ${table} add column ${column!.slice(0, -1)}_key_id" varbinary(80)

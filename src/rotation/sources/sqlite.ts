@@ -22,7 +22,7 @@ export interface SqliteTableOptions extends TableOptions {
 
 /**
  * A SQLite table of a declared record, for jobs; SQLite 3.25 or later. The record's id columns must be the primary key
- * or another unique, not-null key: pages follow them. `create index … on … (<records.sql.keyId>)` makes finding the
+ * or another unique, not-null key: pages follow them. The index of `records.sql.createIndex` makes finding the
  * rows that are left cheap.
  *
  * `db` is a `DatabaseSync` of node:sqlite (Node 22.5 or later) or a database of better-sqlite3. A batch is one transaction
