@@ -1,4 +1,5 @@
-import { isDuplicate, jobName, TABLES } from './ledger.ts'
+import { nameOf as jobNameOf } from './jobs.ts'
+import { isDuplicate, TABLES } from './ledger.ts'
 import type { Cursor, RotationSource } from './source.ts'
 
 /** The list of the rows under one version, and the note in the books that it was complete. */
@@ -37,15 +38,14 @@ export async function listRows(
   return undefined
 }
 
-const nameOf = (table: RotationSource, keyId: string): string =>
-  jobName('affected', table.name, table.record.schema.envelopeColumn, keyId)
+const nameOf = (table: RotationSource, keyId: string): Promise<string> => jobNameOf('affected', table, keyId)
 
 /** When the table's list was complete, if it ever was: after that, rows have left the version, and a list lacks them. */
 export async function listedBefore(table: RotationSource, keyId: string): Promise<Listed | undefined> {
   await table.books.prepare()
   const [row] = await table.books.query<{ seen: unknown; finished_at: unknown }>(
     `select seen, finished_at from ${TABLES.job} where job = ?`,
-    [nameOf(table, keyId)],
+    [await nameOf(table, keyId)],
   )
   return row && { rows: Number(row.seen), at: Number(row.finished_at) }
 }
@@ -56,7 +56,7 @@ export async function noteListed(table: RotationSource, keyId: string, { rows, a
     await table.books.run(
       `insert into ${TABLES.job} (job, total, passes, seen, written, raced, failed, started_at, finished_at)
         values (?, ?, 1, ?, 0, 0, 0, ?, ?)`,
-      [nameOf(table, keyId), rows, rows, at, at],
+      [await nameOf(table, keyId), rows, rows, at, at],
     )
   } catch (error) {
     if (!isDuplicate(error)) throw error

@@ -16,6 +16,7 @@ import { pageSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
 import { sqliteSuite } from './sqlite.ts'
+import { sqliteTriggerSuite } from './triggers.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
@@ -46,6 +47,7 @@ function suites(name: string, Database: () => Constructor): void {
   reencryptSuite(() => client)
   verifySuite(() => client)
   rangeSuite(() => client)
+  sqliteTriggerSuite(() => client)
   sqliteSuite(name, open, () => join(folder, `${count++}.db`))
 }
 
