@@ -1,39 +1,30 @@
+import { WaxsealError } from '../index.ts'
 import {
+  decryptInPlace,
+  encryptInPlace,
   type JobOptions,
   type JobReport,
   type Progress,
   plan,
+  proveEncrypted,
   type RotationSource,
   reencrypt,
-  retire,
   rewrap,
+  type VerifyReport,
   verify,
 } from '../rotation/index.ts'
 import type { CliConfig } from './config.ts'
 import { type Context, jobOptions, tablesOf } from './context.ts'
 import { incidentCommand } from './incident.ts'
-import { type Command, usage } from './options.ts'
-import { clockTime, count, duration, grid } from './output.ts'
+import { destroy, maintain, retireCommand, rotate, status, suspend } from './keys.ts'
+import type { Command } from './options.ts'
+import { clockTime, count, duration, grid, percent } from './output.ts'
 
 /** Resolves to whether failures were recorded. */
 export type Run = (context: Context) => Promise<boolean>
 
 export const RUN: Readonly<Record<Command, Run>> = {
-  status: async ({ keys, out }) => {
-    await keys.ready()
-    const status = keys.status()
-    const versions = status.versions.map(({ id, state, retired, history, destroyAt, promoteAt }) => [
-      id,
-      `${state}${retired ? ', retired' : ''}${destroyAt ? `, destroyed at ${clockTime(destroyAt)}` : ''}`,
-      promoteAt ? `promote from ${clockTime(promoteAt)}` : `since ${clockTime(history.at(-1)?.at)}`,
-    ])
-    out.say('status', status, [
-      `keyring ${status.name}, id ${status.id}, epoch ${status.epoch}`,
-      ...grid(versions),
-      ...status.due.map(({ action, keyId }) => `due: ${action} ${keyId ?? ''}`),
-    ])
-    return false
-  },
+  status,
 
   plan: async (context) => {
     const { keys, given, out } = context
@@ -60,50 +51,46 @@ export const RUN: Readonly<Record<Command, Run>> = {
     return false
   },
 
-  rotate: async ({ keys, given, out }) => {
-    const [reason, actor] = [given.text('reason'), given.text('actor')]
-    const why = { ...(reason !== undefined && { reason }), ...(actor !== undefined && { actor }) }
-    if (given.flag('urgent') && !given.flag('promote')) throw usage('urgent', '--urgent goes with --promote')
-    const keyId = await keys.rotate(why)
-    const { promoteAt } = keys.status().versions.find(({ id }) => id === keyId) ?? {}
-    out.say('staged', { keyId, promoteAt }, [`staged ${keyId}; it may be promoted from ${clockTime(promoteAt)}`])
-    if (!given.flag('promote')) return false
-    await keys.promote(keyId, { ...why, urgent: given.flag('urgent') })
-    out.say('promoted', { keyId }, [`promoted ${keyId}: it is active`])
-    return false
-  },
-
-  rewrap: (context) => eachTable(context, (job) => rewrap(job)),
+  rotate,
+  maintain,
+  rewrap: (context) => eachTable(context, (job: Job) => rewrap(job), movedLines),
 
   reencrypt: (context) => {
     const from = context.given.list('from')
-    return eachTable(context, (job) => reencrypt({ ...job, ...(from.length > 0 && { from }) }))
+    return eachTable(context, (job: Job) => reencrypt({ ...job, ...(from.length > 0 && { from }) }), movedLines)
   },
 
-  verify: (context) => eachTable(context, (job) => verify(job)),
-
-  retire: async ({ keys, tables, given, out }) => {
-    const [keyId, reason] = [given.keyId!, given.text('reason')]
-    await retire({ keys, keyId, tables, ...(reason !== undefined && { reason }) })
-    out.say('retired', { keyId, tables: tables.map(({ name }) => name) }, [
-      `retired ${keyId}: no row of ${tables.length} tables refers to it`,
-    ])
-    return false
+  verify: (context) => {
+    const sample = context.given.number('sample')
+    const anew = context.given.flag('anew')
+    const options = { ...(sample !== undefined && { sample }), ...(anew && { resumeWithinMs: 0 }) }
+    return eachTable(context, (job: Job) => verify({ ...job, ...options }), verifiedLines)
   },
 
+  encrypt: (context) => eachTable(context, encryptAndProve, encryptedLines),
+
+  decrypt: (context) =>
+    eachTable(
+      context,
+      (job: Job) => decryptInPlace(job),
+      ({ sealed }) => [`  left encrypted: ${count(sealed)} rows`],
+    ),
+  suspend,
+  retire: retireCommand,
+  destroy,
   incident: incidentCommand,
 }
 
 type Job = JobOptions & Pick<CliConfig, 'keys'> & { readonly table: RotationSource }
-type AnyReport = JobReport & {
-  readonly remaining?: ReadonlyMap<string, number>
-  readonly byVersion?: ReadonlyMap<string, number>
-  readonly plaintext?: number
-}
 
 const MAX_NAMED = 20
 
-async function eachTable(context: Context, run: (job: Job) => Promise<AnyReport>): Promise<boolean> {
+/** Runs a job over the tables, one after the other; `lines` says what is particular to it. */
+async function eachTable<R extends JobReport>(
+  context: Context,
+  run: (job: Job) => Promise<R>,
+  lines: (report: R) => readonly string[],
+): Promise<boolean> {
   const { keys, given, out, signal } = context
   let hasFailed = false
   for (const table of tablesOf(context)) {
@@ -111,17 +98,60 @@ async function eachTable(context: Context, run: (job: Job) => Promise<AnyReport>
     const onProgress = (progress: Progress): void => out.progress(table.name, progress)
     const started = performance.now()
     const report = await run({ keys, table, ...jobOptions(context), onProgress })
-    const { written, seen, raced, failed, failures, remaining, plaintext, aborted } = report
-    if (failed > 0) hasFailed = true
+    const { written, seen, raced, failed, failures, aborted } = report
+    if (failed > 0 || isUnfinished(report)) hasFailed = true
     const did = given.command === 'verify' ? `${count(seen - failed)} rows open` : `${count(written)} rows written`
     out.say(given.command, report, [
       `${table.name}: ${did}, ${count(failed)} failed, ${count(raced)} raced, ${duration(performance.now() - started)}`,
       ...failures.slice(0, MAX_NAMED).map(({ rowId, code }) => `  failed: row ${rowId}: ${code}`),
       ...(failed > MAX_NAMED ? [`  and ${count(failed - MAX_NAMED)} more: see the table waxseal_failure`] : []),
-      ...[...(remaining ?? [])].map(([keyId, rows]) => `  left: ${count(rows)} rows under ${keyId}`),
-      ...(plaintext ? [`  plaintext: ${count(plaintext)} rows`] : []),
+      ...lines(report),
       ...(aborted ? ['  interrupted: run it again to go on'] : []),
     ])
   }
   return hasFailed
+}
+
+/** Rows that are not as they should be, though none failed. */
+function isUnfinished(report: Partial<VerifyReport & Encrypted>): boolean {
+  return (report.unclaimed?.rows ?? 0) > 0 || report.plaintextRemains !== undefined
+}
+
+const movedLines = ({ remaining }: { readonly remaining: ReadonlyMap<string, number> }): string[] =>
+  [...remaining].map(([keyId, rows]) => `  left: ${count(rows)} rows under ${keyId}`)
+
+type Encrypted = Awaited<ReturnType<typeof encryptInPlace>> & {
+  /** What stands in the way of a strict declaration; undefined when no plaintext remains. */
+  readonly plaintextRemains: string | undefined
+}
+
+async function encryptAndProve(job: Job): Promise<Encrypted> {
+  const report = await encryptInPlace(job)
+  try {
+    await proveEncrypted(job.table)
+    return { ...report, plaintextRemains: undefined }
+  } catch (error) {
+    if (!WaxsealError.is(error) || error.code !== 'CONFLICT') throw error
+    return { ...report, plaintextRemains: error.message }
+  }
+}
+
+const encryptedLines = ({ plaintextRemains }: Encrypted): string[] => [
+  `  ${plaintextRemains ?? 'no plaintext remains'}`,
+]
+
+function verifiedLines({ total, sealed, plaintext, byVersion, unclaimed, startedAt, sample }: VerifyReport): string[] {
+  const versions = [...byVersion].filter(([, rows]) => rows > 0).map(([keyId, rows]) => `${count(rows)} under ${keyId}`)
+  return [
+    `  ${count(total)} rows: ${count(plaintext)} plaintext, ${count(sealed)} encrypted: ${versions.join(', ') || 'none'}`,
+    ...(unclaimed.rows > 0 ? [`  ${count(unclaimed.rows)} rows are under no version of this keyring`] : []),
+    ...unclaimed.rowIds.slice(0, MAX_NAMED).map((rowId) => `  unclaimed: row ${rowId}`),
+    ...(sample
+      ? [
+          `  sample: ${count(sample.drawn)} of ${count(sample.of)} rows, drawn at random; ${count(sample.broken)} of them broken`,
+          `  with 95 % confidence at most ${percent(sample.atMost)} of all are broken: ${count(sample.atMostRows)} rows`,
+        ]
+      : []),
+    `  as of ${clockTime(startedAt)}`,
+  ]
 }

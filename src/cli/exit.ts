@@ -1,12 +1,43 @@
 import { type ErrorCode, WaxsealError } from '../index.ts'
+import { messageOf } from './config.ts'
 
-/** Of ours by its code; of the database by its SQLSTATE: 28 and 42501 refuse, the rest of 42 is a wrong name. */
+/** What the codes of others come to, the first that fits: SQLSTATE, and the words of Node, MySQL and SQLite. */
+const OTHERS: readonly (readonly [RegExp, number, string])[] = [
+  [/^28...$|^ER_ACCESS_DENIED/, 3, 'the database refused user or password'],
+  [/^42501$|^EACCES$|^EPERM$|_DENIED_ERROR$/, 3, 'permission denied'],
+  [/^3D000$|^ER_BAD_DB_ERROR$/, 2, 'there is no such database'],
+  [/^42...$|^ER_NO_SUCH_TABLE$|^ER_BAD_FIELD_ERROR$/, 2, 'a table or column is not there, or is another'],
+  [/^ENOENT$|^EISDIR$|^ENOTDIR$/, 2, 'no such file'],
+  [/^ENOTFOUND$|^EAI_/, 4, 'the name of the host is not known'],
+  [/^ECONN|^EPIPE$|^ETIMEDOUT$|^EHOST|^ENET|^08...$|^57P|^PROTOCOL_|^CONNECT/, 4, 'the database did not answer'],
+  [/^53...$|^ER_CON_COUNT_ERROR$/, 4, 'the database has no room for it now'],
+  [/^SQLITE_BUSY|^SQLITE_LOCKED|^55P03$|^57014$|^40...$/, 4, 'others held the rows for too long'],
+  [/^2[23]...$|^54...$/, 1, 'the database refused a row'],
+]
+const codeOf = (error: unknown): string | undefined => {
+  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown }
+  return typeof code === 'string' ? code : typeof errno === 'number' ? String(errno) : undefined
+}
+
 export function exitOf(error: unknown): number {
   if (WaxsealError.is(error)) return EXIT[error.code]
-  const code = String((error as { code?: unknown } | null)?.code)
-  if (/^28...$|^42501$|^EACCES$|^EPERM$/.test(code)) return 3
-  return /^42...$|^ENOENT$|^EISDIR$/.test(code) ? 2 : 4
+  const code = codeOf(error)
+  if (code === undefined) return isMistake(error) ? 2 : 4
+  return OTHERS.find(([pattern]) => pattern.test(code))?.[1] ?? (code.startsWith('ERR_') ? 2 : 4)
 }
+
+/** An error in a line: our own as it is, others with a word of what it comes to. */
+export function said(error: unknown): { readonly code: string | undefined; readonly message: string } {
+  if (WaxsealError.is(error)) return { code: error.code, message: error.message }
+  const code = codeOf(error)
+  const meaning = OTHERS.find(([pattern]) => pattern.test(code ?? ''))?.[2]
+  const message = messageOf(error)
+  return { code, message: meaning === undefined || message === code ? (meaning ?? message) : `${meaning}: ${message}` }
+}
+
+/** Thrown by a program that is wrong, such as the configuration. */
+const isMistake = (error: unknown): boolean =>
+  [TypeError, ReferenceError, SyntaxError, RangeError].some((kind) => error instanceof kind)
 
 /** 1 failures recorded, 2 usage or configuration, 3 refused, 4 unavailable: try again. */
 const EXIT: Readonly<Record<ErrorCode, number>> = {

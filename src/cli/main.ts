@@ -1,13 +1,10 @@
 #!/usr/bin/env node
 import { constants } from 'node:os'
-import { WaxsealError } from '../index.ts'
 import { RUN } from './commands.ts'
-import { loadConfig, messageOf } from './config.ts'
-import { exitOf } from './exit.ts'
-import { type Given, helpText, parse } from './options.ts'
+import { loadConfig } from './config.ts'
+import { exitOf, said } from './exit.ts'
+import { type Given, helpText, JOBS, parse } from './options.ts'
 import { output } from './output.ts'
-
-const JOBS: readonly string[] = ['rewrap', 'reencrypt', 'verify', 'incident']
 
 async function main(args: readonly string[]): Promise<number> {
   const isJson = args.includes('--json')
@@ -27,6 +24,18 @@ async function main(args: readonly string[]): Promise<number> {
     stop.abort()
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  const fail = (error: unknown): number => {
+    const { code, message } = said(error)
+    if (isJson) out.say('error', { code, message })
+    else out.note('error', {}, `waxseal: ${code === undefined ? '' : `${code}: `}${message}`)
+    return exitOf(error)
+  }
+  // A client tells of a server that went away by an event, perhaps while nobody waits for an answer.
+  process.on('uncaughtException', (error) => {
+    out.stop()
+    process.exitCode = fail(error)
+    process.stdout.write('', () => process.exit())
+  })
   let close: (() => unknown) | undefined
   try {
     const given: Given | undefined = parse(args)
@@ -36,16 +45,12 @@ async function main(args: readonly string[]): Promise<number> {
     }
     const config = await loadConfig(given.text('config'))
     close = config.close
-    isJob = JOBS.includes(given.command)
+    isJob = (JOBS as readonly string[]).includes(given.command)
     const hasFailed = await RUN[given.command]({ ...config, given, out, signal: stop.signal })
     if (interrupted) return codeOf(interrupted)
     return hasFailed ? 1 : 0
   } catch (error) {
-    const code = WaxsealError.is(error) ? error.code : ((error as { code?: unknown } | null)?.code ?? undefined)
-    const message = messageOf(error)
-    if (isJson) out.say('error', { code, message })
-    else out.note('error', {}, `waxseal: ${code === undefined ? '' : `${code}: `}${message}`)
-    return exitOf(error)
+    return fail(error)
   } finally {
     out.stop()
     await (async () => close?.())().catch(() => undefined) // the work is done, or its error is said

@@ -9,10 +9,15 @@ export const COMMANDS = {
   status: 'the versions of the keyring, and what maintain() would do now',
   plan: 'what a rotation would touch, and for how long; changes nothing',
   rotate: 'stage a new version; with --promote, make it active',
+  maintain: 'what is due: promote a staged version, stage one by the calendar, destroy',
   rewrap: 'move rows under the active version; ciphertext stays',
   reencrypt: 'give rows under old versions new data keys',
-  verify: 'open every row; changes nothing',
+  verify: 'open every row, or a random sample; changes nothing',
+  encrypt: 'encrypt the plaintext rows of a table whose record is in its encrypt phase',
+  decrypt: 'the way out: turn a table whose record is in its prepare phase into plaintext',
+  suspend: 'encrypt nothing under a version from now on; needs no KMS: waxseal suspend <key id>',
   retire: 'retire a version, after a proof that no row refers to it: waxseal retire <key id>',
+  destroy: 'destroy a retired version when its backups have expired: waxseal destroy <key id>',
   incident: 'a key may have leaked: mark, list, re-encrypt: waxseal incident <key id>',
 } as const
 export type Command = keyof typeof COMMANDS
@@ -27,7 +32,8 @@ interface Option {
   readonly help: string
 }
 
-const JOBS = ['rewrap', 'reencrypt', 'verify', 'incident'] as const
+export const JOBS = ['rewrap', 'reencrypt', 'verify', 'encrypt', 'decrypt', 'incident'] as const
+const WITH_KEY: readonly Command[] = ['suspend', 'retire', 'destroy', 'incident']
 const OPTIONS: Readonly<Record<string, Option>> = {
   config: {
     type: 'string',
@@ -40,7 +46,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
   table: {
     type: 'string',
     multiple: true,
-    for: ['plan', 'rewrap', 'reencrypt', 'verify'],
+    for: ['plan', 'rewrap', 'reencrypt', 'verify', 'encrypt', 'decrypt'],
     help: 'this table alone; again for more',
   },
   'rows-per-second': {
@@ -49,7 +55,13 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     for: ['plan', ...JOBS],
     help: 'plan: the pace to reckon with; jobs: go no faster',
   },
-  sample: { type: 'string', least: 0, for: ['plan'], help: 'rows to measure the pace with; 200' },
+  sample: {
+    type: 'string',
+    least: 0,
+    for: ['plan', 'verify'],
+    help: 'plan: rows to measure the pace with, 200; verify: open about so many rows, drawn at random',
+  },
+  anew: { type: 'boolean', for: ['verify'], help: 'do not go on where another verify stopped' },
   'batch-size': { type: 'string', least: 1, for: JOBS, help: 'rows in a transaction; 1,000' },
   'max-batch-ms': { type: 'string', least: 1, for: JOBS, help: 'halve batches that take longer' },
   'max-failures': { type: 'string', least: 0, for: JOBS, help: 'stop after so many broken rows; 1000' },
@@ -58,12 +70,28 @@ const OPTIONS: Readonly<Record<string, Option>> = {
   from: { type: 'string', multiple: true, for: ['reencrypt'], help: 'this version alone; again for more' },
   promote: { type: 'boolean', for: ['rotate'], help: 'make the staged version active' },
   urgent: { type: 'boolean', for: ['rotate'], help: 'with --promote: before every instance can know it' },
-  reason: { type: 'string', for: ['rotate', 'retire', 'incident'], help: 'kept in the history for good' },
-  actor: { type: 'string', for: ['rotate', 'incident'], help: 'who does it' },
+  reason: {
+    type: 'string',
+    for: ['rotate', 'suspend', 'retire', 'destroy', 'incident'],
+    help: 'kept in the history for good',
+  },
+  actor: { type: 'string', for: ['rotate', 'maintain', 'suspend', 'destroy', 'incident'], help: 'who does it' },
   list: { type: 'string', for: ['incident'], help: 'the file for the list of affected rows; appended to' },
   priority: { type: 'string', multiple: true, for: ['incident'], help: 'this table first; again for the next' },
   'settle-ms': { type: 'string', least: 0, for: ['incident'], help: 'the longest refreshMs of any instance; 300000' },
-  'refuse-reads': { type: 'boolean', for: ['incident'], help: 'refuse to open what is under the version' },
+  'refuse-reads': { type: 'boolean', for: ['suspend', 'incident'], help: 'refuse to open what is under the version' },
+  except: {
+    type: 'string',
+    multiple: true,
+    for: ['retire'],
+    help: 'do not ask this table that looks like one of the configuration; again for more',
+  },
+  'backups-expire': {
+    type: 'string',
+    for: ['destroy'],
+    help: 'when the last backup with its rows expires: 2027-03-31',
+  },
+  cancel: { type: 'boolean', for: ['destroy'], help: 'call a pending destruction off' },
   yes: { type: 'boolean', for: ['incident'], help: 'do it; without, it says what would be done' },
 }
 
@@ -94,7 +122,7 @@ export function parse(args: readonly string[]): Given | undefined {
     throw usage('command', `expected one of ${Object.keys(COMMANDS).join(', ')}; see --help`)
   }
   const command = word as Command
-  const takesKey = command === 'retire' || command === 'incident'
+  const takesKey = WITH_KEY.includes(command)
   if (takesKey !== (keyId !== undefined) || more.length > 0) {
     throw usage('command', takesKey ? `${command} takes one key id` : `${command} takes options only`)
   }

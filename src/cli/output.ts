@@ -68,6 +68,13 @@ export function duration(ms: number): string {
   return seconds < 7_200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3_600).toFixed(1)} h`
 }
 
+/** Two digits that count, and never less than it is. */
+export function percent(share: number): string {
+  if (share === 0 || share === 1) return `${share * 100} %`
+  const unit = 10 ** (Math.floor(Math.log10(share * 100)) - 1)
+  return `${Number((Math.ceil((share * 100) / unit) * unit).toPrecision(2))} %`
+}
+
 export const clockTime = (ms: number | undefined): string => (ms === undefined ? '–' : new Date(ms).toISOString())
 export const count = (n: number): string => n.toLocaleString('en-US')
 

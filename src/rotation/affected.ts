@@ -1,4 +1,5 @@
-import { isDuplicate, jobName, runOf, TABLES } from './ledger.ts'
+import { nameOf as jobNameOf } from './jobs.ts'
+import { isDuplicate, runOf, TABLES } from './ledger.ts'
 import type { Cursor, RotationSource } from './source.ts'
 
 /** The list of the rows under one version, and the note in the books that it was complete. */
@@ -43,26 +44,26 @@ export function endLine(keyId: string, lists: Iterable<Listed>): string {
   return `${JSON.stringify({ complete: true, keyId, rows, at: new Date().toISOString() })}\n`
 }
 
-const nameOf = (table: RotationSource, keyId: string): string =>
-  jobName('affected', table.name, table.record.schema.envelopeColumn, keyId)
+const nameOf = (table: RotationSource, keyId: string): Promise<string> => jobNameOf('affected', table, keyId)
 
 /** When the table's list was complete, if it ever was: after that, rows have left the version, and a list lacks them. */
 export async function listedBefore(table: RotationSource, keyId: string): Promise<Listed | undefined> {
   await table.books.prepare()
   const [row] = await table.books.query<{ seen: unknown; finished_at: unknown }>(
     `select seen, finished_at from ${TABLES.job} where job = ?`,
-    [runOf(nameOf(table, keyId), 1)],
+    [runOf(await nameOf(table, keyId), 1)],
   )
   return row && { rows: Number(row.seen), at: Number(row.finished_at) }
 }
 
 /** Notes that the list is complete; whoever came first stays. */
 export async function noteListed(table: RotationSource, keyId: string, { rows, at }: Listed): Promise<void> {
+  const name = await nameOf(table, keyId)
   try {
     await table.books.run(
       `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at, finished_at)
         values (?, ?, 1, ?, 1, ?, 0, 0, 0, ?, ?)`,
-      [runOf(nameOf(table, keyId), 1), nameOf(table, keyId), rows, rows, at, at],
+      [runOf(name, 1), name, rows, rows, at, at],
     )
   } catch (error) {
     if (!isDuplicate(error)) throw error

@@ -127,7 +127,7 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
 
   const marked = await mark(options)
   onProgress?.({ phase: 'marked', active: marked.active })
-  for (const table of tables) await table.assertSeesAll()
+  for (const table of tables) await table.assertSeesAll('history')
 
   const lists = new Map<RotationSource, Listed>()
   const list = async (): Promise<void> => {

@@ -14,14 +14,14 @@ export {
   reencrypt,
   rewrap,
   type TableJob,
-  type VerifyReport,
-  verify,
 } from './jobs.ts'
 export { type JobControl, jobControl, type Pace } from './pace.ts'
 export { type Action, type Plan, type PlannedTable, type PlannedVersion, type PlanOptions, plan } from './plan.ts'
-export { retire } from './retire.ts'
+export { proveEncrypted } from './proof.ts'
+export { type RetireOptions, type RetireReport, retire } from './retire.ts'
 export type {
   Books,
+  Census,
   Change,
   Cursor,
   Filter,
@@ -32,3 +32,4 @@ export type {
   Span,
   Step,
 } from './source.ts'
+export { type SampleReport, type VerifyJob, type VerifyReport, verify } from './verify.ts'

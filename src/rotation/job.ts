@@ -42,6 +42,8 @@ export interface JobOptions {
 
 export interface JobReport {
   readonly table: string
+  /** When this run began, in ms since the epoch by the database's clock: what is said of the rows may be as old as this. */
+  readonly startedAt: number
   /** Rows that were changed, by all workers of this run of the job, however often it was stopped and resumed. */
   readonly written: number
   /** Rows that were read. */
@@ -248,7 +250,7 @@ async function partOfSlowest(
 /** Tells after every batch; what other workers did is asked of the books once a second. */
 async function reporter(ledger: Ledger, work: Work, total: number, onProgress: JobOptions['onProgress']) {
   const started = performance.now()
-  let known = { seen: 0, written: 0, raced: 0, failed: 0 }
+  let known = { startedAt: 0, seen: 0, written: 0, raced: 0, failed: 0 }
   let askedAt = 0
   let mine = 0
   const ask = async (): Promise<void> => {

@@ -7,7 +7,7 @@ import { expectMovable } from '../records/move.ts'
 import { type JobOptions, type JobReport, runJob } from './job.ts'
 import { jobName } from './ledger.ts'
 import type { AnyRecord, RotationSource } from './source.ts'
-import { decryptWork, encryptWork, moveWork, reencryptWork, rewrapWork, verifyWork } from './work.ts'
+import { decryptWork, encryptWork, moveWork, reencryptWork, rewrapWork } from './work.ts'
 
 /** What all jobs take. */
 export interface TableJob extends JobOptions {
@@ -28,7 +28,7 @@ export interface RotationReport extends JobReport {
  *
  * Rows under a compromised, suspended or staged version are left: see `remaining`. A broken row is reported and left.
  *
- * Errors: CONFIG, KEY_STATE (no version is active), LIMIT_EXCEEDED (more than `maxFailures` broken rows), and what the
+ * Errors: CONFIG (also: row-level security may hide rows), KEY_STATE (no version is active), LIMIT_EXCEEDED (more than `maxFailures` broken rows), and what the
  * database client throws.
  *
  * @example
@@ -44,12 +44,12 @@ export interface RotationReport extends JobReport {
  * ```
  */
 export async function rewrap({ keys, table, ...options }: TableJob): Promise<RotationReport> {
-  const active = await activeOf(keys)
+  const active = await activeOf(keys, table)
   const from = versionsThat(keys, 'rewrap', active)
   return rotated(
     keys,
     table,
-    await runJob(table, rewrapWork(keys, table, from), nameOf('rewrap', table, active), options),
+    await runJob(table, rewrapWork(keys, table, from), await nameOf('rewrap', table, active), options),
   )
 }
 
@@ -72,7 +72,7 @@ export interface Reencryption extends TableJob {
  * Errors: as for {@link rewrap}.
  */
 export async function reencrypt({ keys, table, from, to, ...options }: Reencryption): Promise<RotationReport> {
-  const active = await activeOf(keys)
+  const active = await activeOf(keys, table)
   const allowed = versionsThat(keys, 'reencrypt', active)
   const wrong = from?.find((id) => !allowed.includes(id))
   if (wrong !== undefined) throw config('from', 'versions that are deactivated or compromised', wrong)
@@ -80,25 +80,26 @@ export async function reencrypt({ keys, table, from, to, ...options }: Reencrypt
   const target = [active, ...(from ?? []).toSorted()]
   if (!to) {
     const work = reencryptWork(keys, table, versions)
-    return rotated(keys, table, await runJob(table, work, nameOf('reencrypt', table, ...target), options))
+    return rotated(keys, table, await runJob(table, work, await nameOf('reencrypt', table, ...target), options))
   }
   const moving = movingTo(table, to)
-  const name = nameOf('move', table, to.schema.label, to.schema.kind, ...target)
+  const name = await nameOf('move', table, to.schema.label, to.schema.kind, ...target)
   return rotated(keys, table, await runJob(moving, moveWork(keys, moving, to, versions), name, options))
 }
 
 /**
  * Encrypts the rows of a table that is still plaintext, online, in the `encrypt` phase of its record's `migrate`. Rows
- * that somebody changes meanwhile are read again. It ends when no row without an envelope is left.
+ * that somebody changes meanwhile are read again. It ends when no row without an envelope is left that it could encrypt;
+ * {@link proveEncrypted} says whether plaintext remains.
  */
 export async function encryptInPlace({
   keys,
   table,
   ...options
 }: TableJob): Promise<JobReport & { readonly plaintext: number }> {
-  const active = await activeOf(keys)
+  const active = await activeOf(keys, table)
   expectEncrypting(keys, table)
-  const report = await runJob(table, encryptWork(keys, table), nameOf('encrypt', table, active), options)
+  const report = await runJob(table, encryptWork(keys, table), await nameOf('encrypt', table, active), options)
   return { ...report, plaintext: await table.count('plaintext') }
 }
 
@@ -108,28 +109,15 @@ export async function decryptInPlace({
   table,
   ...options
 }: TableJob): Promise<JobReport & { readonly sealed: number }> {
-  const active = await activeOf(keys)
+  const active = await activeOf(keys, table)
   expectPreparing(keys, table)
-  const report = await runJob(table, decryptWork(keys, table), nameOf('decrypt', table, active), options)
+  const report = await runJob(table, decryptWork(keys, table), await nameOf('decrypt', table, active), options)
   return { ...report, sealed: await table.count('sealed') }
 }
 
-export interface VerifyReport extends JobReport {
-  /** Rows without an envelope. */
-  readonly plaintext: number
-  readonly byVersion: ReadonlyMap<string, number>
-}
-
-/** Opens every row of a table, commitments included, and changes none. `failures` has what does not open. */
-export async function verify({ keys, table, ...options }: TableJob): Promise<VerifyReport> {
-  const active = await activeOf(keys)
-  const report = await runJob(table, verifyWork(keys, table), nameOf('verify', table, active), options)
-  const byVersion = await table.countByKey(keys.status().versions.map((version) => version.id))
-  return { ...report, plaintext: await table.count('plaintext'), byVersion }
-}
-
-function nameOf(kind: string, table: RotationSource, ...target: readonly string[]): string {
-  return jobName(kind, table.name, table.record.schema.envelopeColumn, ...target)
+/** What the books call a job: the table with its schema, since a name alone may lead to another table on another connection. */
+export async function nameOf(kind: string, table: RotationSource, ...target: readonly string[]): Promise<string> {
+  return jobName(kind, ...(await table.locate()), table.record.schema.envelopeColumn, ...target)
 }
 
 function movingTo(table: RotationSource, to: AnyRecord): RotationSource {
@@ -150,8 +138,10 @@ export function expectPreparing(keys: Keyring, table: RotationSource): void {
   throw config('table', "a record in its 'prepare' phase, which reads and writes plaintext", mode)
 }
 
-export async function activeOf(keys: Keyring): Promise<string> {
+/** The active version, for a job over a table of which all rows can be seen: its counts would say too little otherwise. */
+export async function activeOf(keys: Keyring, table: RotationSource): Promise<string> {
   await keys.ready()
+  await table.assertSeesAll()
   const { active } = keys.status()
   if (active !== undefined) return active
   throw new WaxsealError('KEY_STATE', 'no version is active', { state: 'none active' })

@@ -23,6 +23,8 @@ export const JOB_TABLES: readonly string[] = [
 ]
 
 export interface Totals {
+  /** When the run began, in ms since the epoch by the database's clock. */
+  readonly startedAt: number
   /** Rows that were read. */
   readonly seen: number
   /** Rows that were changed. */
@@ -88,7 +90,7 @@ interface RangeRow {
 }
 
 const SUMS = ['seen', 'written', 'raced'] as const
-type Sums = Readonly<Record<(typeof SUMS)[number], unknown>>
+type Sums = Readonly<Record<(typeof SUMS)[number] | 'started_at', unknown>>
 const RANGES_PER_PASS = 1_000_000
 /** The longest lease that a worker may ask for. */
 export const MAX_LEASE_MS = 3_600_000
@@ -279,8 +281,14 @@ export function ledgerOf(books: Books, name: string): Ledger {
         (sum) => `case when j.finished_at is not null then j.${sum}
           else (select coalesce(sum(r.${sum}), 0) from ${TABLES.range} r where r.job = j.job) end as ${sum}`,
       )
-      const row = await one<Sums>(`select ${sums.join(', ')} from ${TABLES.job} j where j.job = ?`)
-      return { seen: Number(row?.seen ?? 0), written: Number(row?.written ?? 0), raced: Number(row?.raced ?? 0) }
+      const row = await one<Sums>(`select started_at, ${sums.join(', ')} from ${TABLES.job} j where j.job = ?`)
+      const numberOf = (value: unknown): number => Number(value ?? 0)
+      return {
+        startedAt: numberOf(row?.started_at),
+        seen: numberOf(row?.seen),
+        written: numberOf(row?.written),
+        raced: numberOf(row?.raced),
+      }
     },
 
     async failures(limit) {

@@ -52,7 +52,7 @@ export interface PlanOptions {
  * how long. It writes nothing: the sample is read and computed alone. Its uses of keys are told to `onEvent` with the
  * purpose `plan`; a version whose destruction is pending is not sampled, since any use would cancel that.
  *
- * Errors: CONFIG, and what the database client throws.
+ * Errors: CONFIG (also: row-level security may hide rows), and what the database client throws.
  *
  * @example
  * ```ts
@@ -76,6 +76,7 @@ export async function plan({ keys, tables, rowsPerSecond, sampleRows = 200 }: Pl
   const others = versions.filter(({ state }) => state !== 'active')
   const planned: PlannedTable[] = []
   for (const table of tables) {
+    await table.assertSeesAll()
     const counts = await table.countByKey(others.map(({ id }) => id))
     const rowsOf = (version: VersionStatus): number => counts.get(version.id) ?? 0
     const measured = async (action: 'rewrap' | 'reencrypt'): Promise<number | undefined> => {

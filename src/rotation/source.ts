@@ -16,8 +16,26 @@ export interface Span {
   readonly upTo: Cursor | null
 }
 
-/** Rows under some master keys, rows without an envelope, or all that have one. */
-export type Filter = { readonly keys: readonly string[] } | 'plaintext' | 'sealed'
+/**
+ * Rows under some master keys; rows with an envelope that are under none of them; rows with one, each with a chance (from 0 to
+ * 1) of its own; rows without one; all that have one; those of them that have plaintext beside it.
+ */
+export type Filter =
+  | { readonly keys: readonly string[] }
+  | { readonly notKeys: readonly string[] }
+  | { readonly chance: number }
+  | 'plaintext'
+  | 'sealed'
+  | 'leftover'
+
+/** The rows of a table at one instant. */
+export interface Census {
+  readonly total: number
+  /** With an envelope. */
+  readonly sealed: number
+  /** Of these: those under each key that was asked for. */
+  readonly byKey: ReadonlyMap<string, number>
+}
 
 /** What is read of a row besides its ids: the envelope, all ciphertext, or ciphertext and plaintext columns. */
 export type Extent = 'envelope' | 'sealed' | 'all'
@@ -92,6 +110,15 @@ export interface RotationSource {
   subjectOf?(row: SourceRow): string | undefined
   /** Values of the declared context, for calls that open a row. */
   contextOf(row: SourceRow): SourceRow | undefined
+  /** The table as this connection finds it: its schema, if there are any, and its name. */
+  locate(): Promise<readonly string[]>
+  /**
+   * Tables of the same database that are not this one, nor a part of it, and have a column like its envelope: copies, detached
+   * partitions, the same table in other schemas. Only to be counted.
+   */
+  lookalikes(): Promise<readonly RotationSource[]>
+  /** By one statement, which reads the whole table. */
+  census(keyIds: readonly string[]): Promise<Census>
   /** How many rows are under each of the keys; one indexed query a key. */
   countByKey(keyIds: readonly string[]): Promise<ReadonlyMap<string, number>>
   count(filter: Filter, span?: Span): Promise<number>
@@ -105,6 +132,9 @@ export interface RotationSource {
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
   /** The same table, read under another record besides: for `reencrypt` with `to`. */
   movingTo?(to: AnyRecord): RotationSource
-  /** Fails when rows may be hidden from this connection, so that a count of 0 proves nothing. */
-  assertSeesAll(): Promise<void>
+  /**
+   * Fails when rows may be hidden from this connection, so that a count of 0 proves nothing; with `history` also when the
+   * database itself keeps older rows of the table.
+   */
+  assertSeesAll(history?: 'history'): Promise<void>
 }

@@ -1,6 +1,7 @@
 import type { ContextType } from '../context.ts'
+import { FIELD_PREFIX } from '../envelope/format.ts'
 import { config } from '../errors.ts'
-import { type IdColumn, type Node, rowId, type Schema } from '../records/compile.ts'
+import { type Column, type IdColumn, type Node, rowId, type Schema } from '../records/compile.ts'
 import type { Records } from '../records/records.ts'
 import type { Declaration } from '../records/schema.ts'
 import { keyIdParameter, type Quoting } from '../records/sql.ts'
@@ -77,6 +78,10 @@ export interface Layout {
 export interface Dialect {
   readonly books: Books
   readonly quote: Quoting
+  /** The table in SQL and in reports, where it is not the one that the record names. */
+  readonly table?: { readonly sql: string; readonly name: string }
+  /** An expression: a number from 0 to 1 (1 excluded), drawn anew for every row. */
+  readonly random: string
   query<T>(sql: string, values: readonly unknown[]): Promise<readonly T[]>
   /** Parameter number `n`, from 1, of that value. They stand in the statement in this order, each once. */
   place(n: number, value: unknown): string
@@ -87,7 +92,11 @@ export interface Dialect {
   layout(): Promise<Layout>
   cells(extent: Extent): Promise<Cells>
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
-  assertSeesAll(): Promise<void>
+  assertSeesAll(history?: 'history'): Promise<void>
+  /** The schema, if there are any, and the name of the table, as this connection finds it; the declared name by default. */
+  locate?(): Promise<readonly string[]>
+  /** See {@link RotationSource.lookalikes}; none by default. */
+  lookalikes?(): Promise<readonly RotationSource[]>
 }
 
 /** Row constructors: PostgreSQL and SQLite serve them from the index of the key. */
@@ -107,11 +116,12 @@ export function tableSource<D extends Declaration>(
   const { schema } = record
   const { ids, encoding } = schema
   const { query, books, quote } = dialect
-  const table = quote.name(schema.table)
+  const { sql: table, name } = dialect.table ?? { sql: quote.name(schema.table), name: schema.table }
   const envelope = quote.column(schema.envelopeColumn)
   const own = ids.map((id) => `t.${quote.column(id.column)}`)
   const alias = ids.map((_, i) => quote.column(`id${i}`))
   const extra = options.select ?? []
+  const leftover = leftoverOf(schema, quote, options.plaintext)
   const unknown = Object.keys(options.plaintext ?? {}).find(
     (name) => !schema.moved.some((field) => field.name === name),
   )
@@ -121,13 +131,18 @@ export function tableSource<D extends Declaration>(
   function where(layout: Layout, filter: Filter, span: Span): { text: string; values: unknown[] } {
     const values: unknown[] = []
     const place: Place = (value) => dialect.place(values.push(value), value)
+    const places = (keyIds: readonly string[]): string =>
+      keyIds.map((id) => place(keyIdParameter(id, encoding))).join(', ')
     const parts: string[] = []
     if (filter === 'plaintext') parts.push(`t.${envelope} is null`)
     else if (filter === 'sealed') parts.push(`t.${envelope} is not null`)
-    else
-      parts.push(
-        `${layout.keyId} in (${filter.keys.map((id) => place(keyIdParameter(id, encoding))).join(', ') || 'null'})`,
-      )
+    else if (filter === 'leftover') parts.push(`t.${envelope} is not null and (${leftover})`)
+    else if ('keys' in filter) parts.push(`${layout.keyId} in (${places(filter.keys) || 'null'})`)
+    else if ('chance' in filter) parts.push(`t.${envelope} is not null and ${dialect.random} < ${chanceOf(filter)}`)
+    else {
+      const none = filter.notKeys.length > 0 ? ` and ${layout.keyId} not in (${places(filter.notKeys)})` : ''
+      parts.push(`t.${envelope} is not null${none}`)
+    }
     const compare = (cursor: Cursor, than: 'behind' | 'upTo'): string =>
       dialect.compare(own, than, (i) => layout.ids[i]!.bound(cursor[i]!, place))
     if (span.after) parts.push(compare(span.after, 'behind'))
@@ -155,13 +170,30 @@ export function tableSource<D extends Declaration>(
   }
 
   return {
-    name: schema.table,
+    name,
     record,
     books,
     columns,
     rowId: (row) => rowId(ids, row) ?? ids.map(({ name }) => String(row[name])).join(','),
     contextOf: (row) => options.context?.(row),
     subjectOf: (row) => options.subject?.(row),
+
+    locate: dialect.locate ?? (async () => name.split('.')),
+    lookalikes: dialect.lookalikes ?? (async () => []),
+
+    async census(keyIds) {
+      const { keyId } = await dialect.layout()
+      const values = keyIds.map((id) => keyIdParameter(id, encoding))
+      const under = values.map(
+        (value, i) => `count(case when ${keyId} = ${dialect.place(i + 1, value)} then 1 end) as k${i}`,
+      )
+      const [row] = await query<Found>(
+        `select ${['count(*) as n', `count(t.${envelope}) as sealed`, ...under].join(', ')} from ${table} as t`,
+        values,
+      )
+      const byKey = new Map(keyIds.map((id, i) => [id, Number(row?.[`k${i}`])]))
+      return { total: Number(row?.n), sealed: Number(row?.sealed), byKey }
+    },
 
     async countByKey(keyIds) {
       const { keyId } = await dialect.layout()
@@ -244,4 +276,28 @@ export function tableSource<D extends Declaration>(
     movingTo: (other) => tableSource(record, options, dialect, other.schema),
     assertSeesAll: dialect.assertSeesAll,
   }
+}
+
+/**
+ * True where plaintext stands beside an envelope: a column that sealing empties has a value (while the table migrates: it may be
+ * dropped afterwards), or a text that has to be a ciphertext is none. Bytes and JSON are told by opening them.
+ */
+function leftoverOf(schema: Schema, quote: Quoting, plaintext: TableOptions['plaintext']): string {
+  const moved = new Set(schema.moved.map(({ name }) => name))
+  const sealed = schema.kind === 'columns' ? schema.columns : []
+  const emptied = schema.migrate ? [...columnsOf(schema, 'all', plaintext)].filter(([, name]) => moved.has(name)) : []
+  const isText = (column: Column): boolean => schema.encoding === 'text' && column.node.type === 'leaf'
+  const parts = [
+    ...emptied.map(([column]) => `t.${quote.column(column)} is not null`),
+    ...sealed.filter(isText).map(({ column }) => {
+      return `substr(t.${quote.column(column)}, 1, ${FIELD_PREFIX.length}) <> '${FIELD_PREFIX}'`
+    }),
+  ]
+  return parts.join(' or ') || '1 = 0'
+}
+
+/** As a decimal number: SQL knows no `1e-7` everywhere. */
+function chanceOf({ chance }: { readonly chance: number }): string {
+  if (!(chance >= 0 && chance <= 1)) throw config('chance', 'a number from 0 to 1', chance)
+  return chance.toFixed(18)
 }

@@ -168,11 +168,11 @@ export function decryptWork(keys: Keys, source: RotationSource): Work {
   }
 }
 
-/** Opens every row, commitment included, and changes none. */
-export function verifyWork(keys: Keys, source: RotationSource): Work {
+/** Opens every row, or each with a chance, commitment included, and changes none. */
+export function verifyWork(keys: Keys, source: RotationSource, chance = 1): Work {
   return {
     name: 'verify',
-    filter: 'sealed',
+    filter: chance === 1 ? 'sealed' : { chance },
     extent: 'sealed',
     isShrinking: false,
     ready: () => keys.ready(),

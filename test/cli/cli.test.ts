@@ -6,7 +6,7 @@ import { type Client, pgClient } from '../rotation/clients.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
 import { read } from '../support/sources.ts'
-import { type Place, place } from './support.ts'
+import { type Place, place, ttyMissing } from './support.ts'
 
 const places: Place[] = []
 const made = async (...args: Parameters<typeof place>): Promise<Place> => {
@@ -53,8 +53,25 @@ describe('the command on a PGlite in a folder', () => {
     const verified = await at.run(['verify', '--table', at.tables[1], '--json'])
     expect(verified.code).toBe(0)
     expect(verified.events.at(-1)).toMatchObject({ event: 'verify', table: at.tables[1], seen: 30, failed: 0 })
-    expect(await at.run(['retire', first!.id, '--reason', 'unused'])).toMatchObject({ code: 0 })
+    const sampled = await at.run(['verify', '--table', at.tables[0], '--sample', '10'])
+    expect(sampled.code).toBe(0)
+    expect(sampled.out).toMatch(/30 rows: 0 plaintext, 30 encrypted: 30 under \S{20}\n/)
+    expect(sampled.out).toMatch(/sample: \d+ of 30 rows, drawn at random; 0 of them broken/)
+    expect(sampled.out).toMatch(/with 95 % confidence at most [\d.]+ % of all are broken: \d+ rows/)
+    const retired = await at.run(['retire', first!.id, '--reason', 'unused'])
+    expect(retired.code).toBe(0)
+    for (const table of at.tables) expect(retired.out).toContain(`public.${table}`)
     expect((await versions(at))[0]).toMatchObject({ retired: true })
+
+    const past = await at.run(['destroy', first!.id, '--backups-expire', '2027-03-31', '--reason', 'yearly'])
+    expect(past).toMatchObject({ code: 0, err: '' })
+    expect((await versions(at))[0]).toMatchObject({ destroyAt: Date.UTC(2027, 2, 31) })
+    expect(await at.run(['maintain'])).toMatchObject({ code: 0, out: 'nothing is due\n' })
+    expect(await at.run(['destroy', first!.id, '--cancel'])).toMatchObject({ code: 0 })
+    expect((await versions(at))[0]).not.toHaveProperty('destroyAt')
+    const [, active] = await versions(at)
+    expect(await at.run(['suspend', active!.id, '--reason', 'KMS away'])).toMatchObject({ code: 0 })
+    expect((await versions(at))[1]).toMatchObject({ state: 'suspended', decrypt: 'report' })
   })
 })
 
@@ -67,25 +84,32 @@ describe('wrong use', () => {
 
   it.each([
     ['no command', []],
-    ['an unknown command', ['destroy']],
+    ['an unknown command', ['erase']],
     ['an unknown option', ['status', '--force']],
     ['an option of another command', ['status', '--yes']],
     ['no number', ['rewrap', '--batch-size', 'many']],
     ['a number out of bounds', ['rewrap', '--batch-size', '10001']],
     ['an unknown table', ['rewrap', '--table', 'nothing']],
     ['no key id', ['retire']],
+    ['no key id to suspend', ['suspend']],
+    ['no date', ['destroy', 'A'.repeat(20)]],
+    ['a date that is none', ['destroy', 'A'.repeat(20), '--backups-expire', 'soon']],
+    ['a sample of nothing', ['verify', '--sample', '0']],
     ['a key id too many', ['rewrap', 'A'.repeat(20)]],
     ['an unknown key id', ['retire', 'A'.repeat(20)]],
     ['--urgent alone', ['rotate', '--urgent']],
     ['a configuration that is not there', ['status', '--config', 'none.mjs']],
     ['a configuration without tables', ['status', '--config', 'empty.mjs']],
     ['a configuration that is broken', ['status', '--config', 'broken.mjs']],
+    ['a configuration that throws', ['status', '--config', 'throws.mjs']],
   ])('%s: 2, and nothing on stdout', async (_, args) => {
     writeFileSync(join(at.folder, 'empty.mjs'), 'export default { tables: [] }')
     writeFileSync(join(at.folder, 'broken.mjs'), 'export default {')
+    writeFileSync(join(at.folder, 'throws.mjs'), 'export default () => nothing.at.all')
     const ended = await at.run(args)
     expect(ended).toMatchObject({ code: 2, out: '' })
-    expect(ended.err).toMatch(/^waxseal: (CONFIG|UNKNOWN_KEY): /)
+    expect(ended.err).toMatch(/^waxseal: (CONFIG: |UNKNOWN_KEY: |nothing is not defined)/)
+    expect(ended.err.trimEnd().split('\n')).toHaveLength(1)
   })
 
   it('says so in JSON', async () => {
@@ -164,13 +188,69 @@ describe.skipIf(missing('the command on a real PostgreSQL', postgresMissing()))(
       const config = readFileSync(join(at.folder, 'waxseal.config.ts'), 'utf8')
       const away = config.replace(/127\.0\.0\.1:\d+/, '127.0.0.1:1')
       writeFileSync(join(at.folder, 'away.ts'), away)
-      expect((await at.run(['verify', '--config', 'away.ts'])).code).toBe(4)
+      /** One line, without a stack. */
+      const line = async (...args: string[]) => {
+        const { code, out, err } = await at.run(args)
+        expect([out, err.trimEnd().split('\n').length]).toEqual(['', 1])
+        return `${code} ${err.trimEnd()}`
+      }
+      expect(await line('verify', '--config', 'away.ts')).toMatch(
+        /^4 waxseal: ECONNREFUSED: the database did not answer: .*127\.0\.0\.1:1$/,
+      )
+      const no = config.replace(`/postgres' })`, `/nowhere' })`)
+      writeFileSync(join(at.folder, 'no.ts'), no)
+      expect(await line('verify', '--config', 'no.ts')).toMatch(/^2 waxseal: 3D000: there is no such database: /)
+      const unknown = config.replace('postgres@', 'nobody_at_all@')
+      writeFileSync(join(at.folder, 'unknown.ts'), unknown)
+      expect(await line('verify', '--config', 'unknown.ts')).toMatch(/^3 waxseal: 28000: the database refused /)
       await client.query('do $$ begin create role nobody_here login; exception when others then null; end $$')
       writeFileSync(join(at.folder, 'role.ts'), config.replace('postgres@', 'nobody_here@'))
-      expect((await at.run(['verify', '--config', 'role.ts'])).code).toBe(3)
+      expect(await line('verify', '--config', 'role.ts')).toMatch(/^3 waxseal: 42501: permission denied: /)
       await client.query(`drop table ${at.tables[0]}`)
-      expect((await at.run(['verify'])).code).toBe(2)
+      expect(await line('verify')).toMatch(/^2 waxseal: 42P01: a table or column is not there, or is another: /)
     })
+
+    it('a connection that is cut while nobody waits for it: 4, in a line', async () => {
+      const at = await made(server.url, 2)
+      await rotate(at)
+      const config = readFileSync(join(at.folder, 'waxseal.config.ts'), 'utf8')
+      // The pool has one connection that waits; the server ends it while the job sleeps.
+      writeFileSync(join(at.folder, 'cut.ts'), config.replace(`' })`, `', application_name: 'cut' })`))
+      let isCut = false
+      const ended = await at.run(
+        ['rewrap', '--config', 'cut.ts', '--rows-per-second', '1', '--batch-size', '1', '--json'],
+        () => {
+          if (!isCut)
+            setTimeout(
+              () =>
+                client.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut'`),
+              300,
+            )
+          isCut = true
+          return true
+        },
+      )
+      expect(ended).toMatchObject({ code: 4, err: '' })
+      expect(ended.events.at(-1)).toMatchObject({ event: 'error', message: expect.stringContaining('did not answer') })
+    })
+
+    it.skipIf(missing('a terminal', ttyMissing()))(
+      'shows a bar to people at a terminal, and none to a pipe',
+      async () => {
+        const at = await made(server.url)
+        await rotate(at)
+        const args = ['rewrap', '--batch-size', '5', '--rows-per-second', '20', '--table', at.tables[0]]
+        const seen = await at.terminal(args)
+        expect(seen.code).toBe(0)
+        expect(seen.out).toMatch(
+          new RegExp(`${at.tables[0]} .*\\d+ % \\| \\d+ of 30 \\| \\d+ rows/s \\| .* left \\| 0 failed`),
+        )
+        expect(seen.out).toContain('\u001b[?25h') // the cursor is there again
+        expect(seen.out).toContain(`${at.tables[0]}: 30 rows written`)
+        const piped = await at.run(['rewrap', '--table', at.tables[0]])
+        expect(piped).toMatchObject({ code: 0, err: '' })
+      },
+    )
 
     describe('incident', () => {
       const rows = (at: Place) => {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,7 +18,15 @@ export interface Place {
   keys(): Promise<Keyring>
   /** Runs waxseal to its end. `at` is called with all that was said so far, and the process. */
   run(args: readonly string[], at?: (said: string, child: ChildProcess) => unknown): Promise<Ended>
+  /** The same in a terminal, of which `out` is everything that appears on it. */
+  terminal(args: readonly string[]): Promise<Ended>
 }
+
+/** Why there is no terminal to be had here; undefined when there is one. */
+export const ttyMissing = (): string | undefined =>
+  spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout?.includes('util-linux')
+    ? undefined
+    : 'no script(1) of util-linux'
 
 export interface Ended {
   readonly code: number | null
@@ -32,6 +40,9 @@ export interface Ended {
 const ROOT_KEY = '6'.repeat(64)
 const TSX = import.meta.resolve('tsx')
 const declaration = { id: { id: int() }, fields: { email: text(), note: text({ nullable: true }) } }
+
+const withConfig = (args: readonly string[]): readonly string[] =>
+  args.includes('--config') ? args : [...args, '--config', 'waxseal.config.ts']
 
 /** `url` of a PostgreSQL, or a PGlite in the folder. */
 export async function place(url?: string, rows = 30): Promise<Place> {
@@ -77,11 +88,12 @@ export async function place(url?: string, rows = 30): Promise<Place> {
      }`,
   )
 
-  const run: Place['run'] = (args, given) =>
+  const command = (args: readonly string[]) => ['--import', TSX, fromRoot('src/cli/main.ts'), ...args]
+  const run: Place['run'] = (args, given) => ended(process.execPath, command(args), given)
+  const ended = (program: string, args: readonly string[], given?: Parameters<Place['run']>[1]): Promise<Ended> =>
     new Promise((resolve, reject) => {
-      const command = ['--import', TSX, fromRoot('src/cli/main.ts'), ...args]
       const env = { ...process.env, TSX_TSCONFIG_PATH: fromRoot('tsconfig.json') }
-      const child = spawn(process.execPath, command, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
+      const child = spawn(program, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
       let [out, err] = ['', '']
       let isOver = false // one signal is enough: a second one ends the command at once
       const at = (said: string): void => {
@@ -105,6 +117,12 @@ export async function place(url?: string, rows = 30): Promise<Place> {
     folder,
     tables,
     keys: () => openKeyring({ name: 'cli', store, kms }),
-    run: (args, at) => run([...args, ...(args.includes('--config') ? [] : ['--config', 'waxseal.config.ts'])], at),
+    run: (args, at) => run(withConfig(args), at),
+    terminal(args) {
+      const quoted = [process.execPath, ...command(withConfig(args))].map(
+        (word) => `'${word.replaceAll(`'`, `'\\''`)}'`,
+      )
+      return ended('script', ['--quiet', '--return', '--command', `stty cols 200; ${quoted.join(' ')}`, '/dev/null'])
+    },
   }
 }

@@ -134,7 +134,7 @@ describe('the built package', () => {
        export default async () => {
          const keys = await createKeyring({ name: 'crm', store: memoryKeyStore(), kms: localKms('7'.repeat(64)) })
          const people = records('people', { id: { id: int() }, fields: { email: text() } })
-         const db = { query: async () => ({ rows: [{ count: '0' }] }) }
+         const db = { query: async () => ({ rows: [{ n: '0', hides: false }] }) }
          return { keys, tables: [postgresTable(db, people)] }
        }`,
     )

@@ -153,7 +153,11 @@ export function failureSuite(client: () => Client): void {
       const empty = client().table(people())
       await client().query(`create table "${empty.name}" (id integer primary key, envelope text)`)
       const refused = retire({ keys, keyId: oldId, tables: [empty, table] })
-      await expect(refused).rejects.toMatchObject({ code: 'CONFLICT', table: table.name, keyId: oldId })
+      await expect(refused).rejects.toMatchObject({
+        code: 'CONFLICT',
+        table: (await table.locate()).join('.'),
+        keyId: oldId,
+      })
       await expect(refused).rejects.toThrow('4 rows')
       await rewrap({ keys, table })
       await retire({ keys, keyId: oldId, tables: [empty, table], reason: 'nothing is left' })

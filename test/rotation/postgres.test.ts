@@ -20,6 +20,8 @@ import { refusedSuite } from './refused.ts'
 import { runSuite } from './runs.ts'
 import { serverSuite } from './servers.ts'
 import { people } from './tables.ts'
+import { tenantSuite } from './tenants.ts'
+import { triggerSuite } from './triggers.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
@@ -59,6 +61,24 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
 
   describe('servers, roles and sessions', () => {
     serverSuite(
+      () => clients[0]!,
+      () => server.url,
+    )
+  })
+
+  describe('tenants, partitions and copies', () => {
+    tenantSuite(
+      () => clients[0]!,
+      () => server.url,
+    )
+  })
+
+  describe('triggers, generated columns and replication', () => {
+    beforeAll(async () => {
+      await clients[0]!.query('alter system set wal_level = logical')
+      await server.crash()
+    })
+    triggerSuite(
       () => clients[0]!,
       () => server.url,
     )

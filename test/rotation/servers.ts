@@ -1,6 +1,15 @@
 import { expect, it } from 'vitest'
 import { date, int, json, text } from '../../src/index.ts'
-import { decryptInPlace, encryptInPlace, reencrypt, retire, rewrap } from '../../src/rotation/index.ts'
+import {
+  decryptInPlace,
+  encryptInPlace,
+  plan,
+  proveEncrypted,
+  reencrypt,
+  retire,
+  rewrap,
+  verify,
+} from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import { type PostgresClient, pgClient } from './clients.ts'
@@ -21,7 +30,7 @@ export function serverSuite(client: () => PostgresClient, url: () => string): vo
     }
   }
 
-  it('row-level security that hides rows: a version is not retired, and its owner may retire it', async () => {
+  it('row-level security that hides rows: nothing that counts begins, and its owner may retire the version', async () => {
     const { query } = client()
     const { keys, record, oldId, table } = await oldRows(client(), 4)
     await table.books.prepare()
@@ -36,12 +45,32 @@ export function serverSuite(client: () => PostgresClient, url: () => string): vo
       },
       async ({ db }) => {
         const seen = postgresTable(db, record)
-        expect(await rewrap({ keys, table: seen })).toMatchObject({ written: 2, remaining: new Map() })
-        const refused = retire({ keys, keyId: oldId, tables: [seen] })
-        await expect(refused).rejects.toMatchObject({ code: 'CONFIG', table: table.name })
+        const until = new Date(Date.now() + 1e9)
+        const migrating = (phase: 'prepare' | 'encrypt') => {
+          const { table: name } = record.schema
+          return postgresTable(
+            db,
+            declare(name, { id: { id: int() }, fields: { email: text() }, migrate: { phase, until } }),
+          )
+        }
+        // Each would count too little: nothing remaining, no plaintext, no work.
+        const refused: Record<string, () => Promise<unknown>> = {
+          retire: () => retire({ keys, keyId: oldId, tables: [seen] }),
+          rewrap: () => rewrap({ keys, table: seen }),
+          reencrypt: () => reencrypt({ keys, table: seen }),
+          encryptInPlace: () => encryptInPlace({ keys, table: migrating('encrypt') }),
+          decryptInPlace: () => decryptInPlace({ keys, table: migrating('prepare') }),
+          verify: () => verify({ keys, table: seen }),
+          'verify, a sample': () => verify({ keys, table: seen, sample: 1 }),
+          plan: () => plan({ keys, tables: [seen] }),
+          proveEncrypted: () => proveEncrypted(seen),
+        }
+        for (const [what, call] of Object.entries(refused)) {
+          await expect(call(), what).rejects.toMatchObject({ code: 'CONFIG', table: table.name, argument: 'db' })
+        }
       },
     )
-    await expect(retire({ keys, keyId: oldId, tables: [table] })).rejects.toThrow('2 rows')
+    await expect(retire({ keys, keyId: oldId, tables: [table] })).rejects.toThrow('4 rows')
     await rewrap({ keys, table })
     await retire({ keys, keyId: oldId, tables: [table] })
   })

@@ -19,6 +19,7 @@ import { reencryptSuite } from './reencrypt.ts'
 import { refusedSuite } from './refused.ts'
 import { runSuite } from './runs.ts'
 import { sqliteSuite } from './sqlite.ts'
+import { sqliteTriggerSuite } from './triggers.ts'
 import { verifySuite } from './verify.ts'
 import { writerSuite } from './writers.ts'
 
@@ -52,6 +53,7 @@ function suites(name: string, Database: () => Constructor): void {
   rangeSuite(() => client)
   runSuite(() => client)
   refusedSuite(() => client)
+  sqliteTriggerSuite(() => client)
   sqliteSuite(name, open, () => join(folder, `${count++}.db`))
 }
 

@@ -8,25 +8,25 @@ type Begin = (keys: Keyring, table: RotationSource) => Promise<Work>
 /** What each kind of job does to the rows of a table, after the checks that it makes before it begins. */
 const WORKS = {
   async rewrap(keys, table) {
-    const active = await activeOf(keys)
+    const active = await activeOf(keys, table)
     return rewrapWork(keys, table, versionsThat(keys, 'rewrap', active))
   },
   async reencrypt(keys, table) {
-    const active = await activeOf(keys)
+    const active = await activeOf(keys, table)
     return reencryptWork(keys, table, versionsThat(keys, 'reencrypt', active))
   },
   async encryptInPlace(keys, table) {
-    await activeOf(keys)
+    await activeOf(keys, table)
     expectEncrypting(keys, table)
     return encryptWork(keys, table)
   },
   async decryptInPlace(keys, table) {
-    await activeOf(keys)
+    await activeOf(keys, table)
     expectPreparing(keys, table)
     return decryptWork(keys, table)
   },
   async verify(keys, table) {
-    await activeOf(keys)
+    await activeOf(keys, table)
     return verifyWork(keys, table)
   },
 } satisfies Record<string, Begin>

@@ -193,6 +193,7 @@ export function mysqlTable<D extends Declaration>(
   return tableSource(record, options, {
     books: mysqlBooks(connection),
     quote: QUOTING,
+    random: 'rand()',
     query: (sql, values) =>
       query(
         sql,
@@ -214,10 +215,10 @@ export function mysqlTable<D extends Declaration>(
       )
     },
 
-    async assertSeesAll() {
+    async assertSeesAll(history) {
       const table = await readTable(connection, schema)
       keyIdOf(table, schema) // the column may have been replaced since
-      if (!table.isVersioned) return
+      if (!history || !table.isVersioned) return
       const message = 'the history of a table with system versioning keeps rows under old versions: drop it first'
       throw new WaxsealError('CONFIG', message, { table: schema.table, argument: 'record' })
     },

@@ -1,12 +1,13 @@
-import { config, WaxsealError } from '../../errors.ts'
+import { config } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
 import { asArrays, asDocuments, type BatchColumn, FIRST_OF_BATCH, SEALED } from '../postgres/batch.ts'
 import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
+import { assertSeesAll, locate, lookalikes, nameOf, schemasWith, sqlOf, type TablePlace } from '../postgres/tables.ts'
 import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
-import type { Change, RotationSource, Step } from '../source.ts'
+import type { AnyRecord, Change, RotationSource, SourceRow, Step } from '../source.ts'
 import { type Cells, compareRows, type IdSql, idValue, type TableOptions, tableSource } from '../table.ts'
 import { fromClient } from '../values.ts'
 
@@ -14,10 +15,23 @@ export type { Postgres } from '../../postgres.ts'
 export { JOB_TABLES } from '../ledger.ts'
 export type { TableOptions } from '../table.ts'
 
+export interface PostgresTableOptions extends TableOptions {
+  /** The schema of the table, where the record does not name one; by the connection's search_path otherwise. */
+  readonly schema?: string
+}
+
+export interface PostgresTablesOptions extends Omit<TableOptions, 'context' | 'subject'> {
+  /** Names of schemas, each of which must have the table, or what the names of those that have it match. */
+  readonly schemas: RegExp | readonly string[]
+  /** As {@link TableOptions.context}; the schema may say whose row it is. */
+  readonly context?: (row: SourceRow, schema: string) => SourceRow
+  readonly subject?: (row: SourceRow, schema: string) => string | undefined
+}
+
 /**
  * A PostgreSQL table of a declared record, for jobs. The record's id columns must be the primary key or another
  * unique, not-null key: pages follow them. The index of `records.sql.createIndex` makes finding the rows that are left
- * cheap. A partitioned table is one table.
+ * cheap. A partitioned table is one table, and so is one with inheritance children; a detached partition is another.
  *
  * `db` is PGlite, a `pg` pool or client, or a postgres.js instance; several statements of a job may run at once.
  *
@@ -35,13 +49,68 @@ export type { TableOptions } from '../table.ts'
 export function postgresTable<D extends Declaration>(
   db: Postgres,
   record: Records<D>,
-  options: TableOptions = {},
+  { schema, ...options }: PostgresTableOptions = {},
+): RotationSource {
+  return tableAt(db, record, options, schema === undefined ? undefined : placeIn(schema, record))
+}
+
+/**
+ * The same table in many schemas, one per tenant, found by a query: a schema that was added since is among them the next time
+ * this is called. The label that is bound into the ciphertext is the same in all of them: bind what tells tenants apart
+ * (`context`), or whoever writes to the database can move rows between them.
+ *
+ * Errors: CONFIG (no schema matches, a named one lacks the table, the record names a schema itself), and what the client throws.
+ *
+ * @example
+ * ```ts
+ * import { int, type Keyring, records, text } from 'waxseal'
+ * import type { Postgres } from 'waxseal/postgres'
+ * import { rewrap } from 'waxseal/rotation'
+ * import { postgresTables } from 'waxseal/rotation/postgres'
+ *
+ * const customers = records('customers', { id: { id: int() }, context: { tenant: text() }, fields: { email: text() } })
+ * export async function rotate(keys: Keyring, db: Postgres) {
+ *   const context = (_: unknown, schema: string) => ({ tenant: schema })
+ *   for (const table of await postgresTables(db, customers, { schemas: /^tenant_/, context })) await rewrap({ keys, table })
+ * }
+ * ```
+ */
+export async function postgresTables<D extends Declaration>(
+  db: Postgres,
+  record: Records<D>,
+  { schemas, context, subject, ...options }: PostgresTablesOptions,
+): Promise<RotationSource[]> {
+  const { table } = placeIn('', record)
+  return (await schemasWith(queryOf(db), table, schemas)).map((schema) => {
+    const own = {
+      ...options,
+      ...(context && { context: (row: SourceRow) => context(row, schema) }),
+      ...(subject && { subject: (row: SourceRow) => subject(row, schema) }),
+    }
+    return tableAt(db, record, own, { schema, table })
+  })
+}
+
+function placeIn(schema: string, record: AnyRecord): TablePlace {
+  const table = record.schema?.table
+  if (table === undefined) throw config('record', 'what records() returns', record)
+  if (typeof schema !== 'string') throw config('schema', 'the name of a schema', schema)
+  if (table.includes('.')) throw config('schema', `nothing, since the record names the table ${table}`, schema)
+  return { schema, table }
+}
+
+function tableAt<D extends Declaration>(
+  db: Postgres,
+  record: Records<D>,
+  options: TableOptions,
+  place: TablePlace | undefined,
 ): RotationSource {
   const query = queryOf(db)
   const { schema } = record
   if (!schema) throw config('record', 'what records() returns', record)
   const { ids } = schema
-  const table = quoteName(schema.table)
+  const table = place ? sqlOf(place) : quoteName(schema.table)
+  const name = place ? nameOf(place) : schema.table
   const own = ids.map((id) => `t.${quoteColumn(id.column)}`)
   let types: Promise<ReadonlyMap<string, string>> | undefined
   let local: Promise<LocalTypes> | undefined
@@ -81,7 +150,7 @@ export function postgresTable<D extends Declaration>(
   const typeOf = (all: ReadonlyMap<string, string>, column: string): string => {
     const type = all.get(column)
     if (type !== undefined) return type
-    throw config('record', `a column "${column}" in the table ${schema.table}`, undefined)
+    throw config('record', `a column "${column}" in the table ${name}`, undefined)
   }
 
   async function cells(): Promise<Cells> {
@@ -112,6 +181,8 @@ export function postgresTable<D extends Declaration>(
   }
 
   return tableSource(record, options, {
+    table: { sql: table, name },
+    random: 'random()',
     books: postgresBooks(db),
     query: (sql, params) => rolledBackOften(() => query(sql, params)),
     place: (n) => `$${n}`,
@@ -130,15 +201,12 @@ export function postgresTable<D extends Declaration>(
       return row ? { written: Number(row.written) } : null
     },
 
-    async assertSeesAll() {
-      const [row] = await query<{ active: boolean }>('select row_security_active($1::text::regclass) as active', [
-        table,
-      ])
-      if (row?.active === false) return
-      throw new WaxsealError('CONFIG', 'row-level security may hide rows from this role: use one that bypasses it', {
-        table: schema.table,
-        argument: 'db',
-      })
+    assertSeesAll: () => assertSeesAll(query, table, name),
+    locate: () => locate(query, table),
+    async lookalikes() {
+      const { envelopeColumn: column, encoding } = schema
+      const places = await lookalikes(query, table, { column, encoding })
+      return places.map((other) => tableAt(db, record, options, other))
     },
   })
 

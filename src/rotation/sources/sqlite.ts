@@ -102,6 +102,7 @@ export function sqliteTable<D extends Declaration>(
   const needed = (columns: Iterable<string>) => [...ids.map(({ column }) => column), ...columns]
 
   return tableSource(record, options, {
+    random: '((random() & 9007199254740991) / 9007199254740992.0)',
     books: sqliteBooks({ query, transaction }),
     async query(sql, values) {
       // The job gives way between its batches: everything else of a synchronous client is done at once.

@@ -1,0 +1,88 @@
+import type { Encoding } from '../../envelope/format.ts'
+import { config, WaxsealError } from '../../errors.ts'
+import type { Query } from '../../postgres.ts'
+import { quoteColumn } from '../../records/sql.ts'
+
+/** What the catalog of a PostgreSQL says about tables. `table` is a name in SQL, quoted. */
+
+/** A table by its schema and name, as the catalog has them. */
+export interface TablePlace {
+  readonly schema: string
+  readonly table: string
+}
+
+export const sqlOf = ({ schema, table }: TablePlace): string => `${quoteColumn(schema)}.${quoteColumn(table)}`
+export const nameOf = ({ schema, table }: TablePlace): string => `${schema}.${table}`
+
+/** Where the name leads on this connection, by its search_path where no schema is in it. */
+export async function locate(query: Query, table: string): Promise<readonly [string, string]> {
+  const [row] = await query<TablePlace>(
+    `select n.nspname as schema, c.relname as "table" from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.oid = $1::text::regclass`,
+    [table],
+  )
+  return [row!.schema, row!.table]
+}
+
+/** CONFIG unless every row of the table can be seen: row-level security may hide some from a role, a view from everybody. */
+export async function assertSeesAll(query: Query, table: string, name: string): Promise<void> {
+  const [row] = await query<{ hides: boolean; kind: string }>(
+    `select row_security_active(oid) as hides, relkind::text as kind from pg_class where oid = $1::text::regclass`,
+    [table],
+  )
+  const wrong = (message: string): WaxsealError => new WaxsealError('CONFIG', message, { table: name, argument: 'db' })
+  if (row?.kind === 'v') throw wrong(`${name} is a view, which may hide rows: declare its table`)
+  if (row?.hides === false) return
+  throw wrong(`row-level security of ${name} may hide rows from this role: use one that bypasses it`)
+}
+
+/**
+ * Every other table with a column of the envelope's name and type. Partitions and inheritance children are parts of what they
+ * belong to, as long as that has the column too; temporary tables of other sessions cannot be read.
+ */
+export async function lookalikes(
+  query: Query,
+  table: string,
+  envelope: { readonly column: string; readonly encoding: Encoding },
+): Promise<readonly TablePlace[]> {
+  const types = envelope.encoding === 'text' ? ['text', 'varchar', 'bpchar'] : ['bytea']
+  return query<TablePlace>(
+    `select n.nspname as schema, c.relname as "table"
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
+        join pg_type y on y.oid = a.atttypid
+      where a.attname = $2::text and a.attnum > 0 and not a.attisdropped
+        and y.typname = any (array(select json_array_elements_text($3::text::json)))
+        and c.relkind in ('r', 'p', 'm', 'f') and c.relpersistence <> 't' and c.oid <> $1::text::regclass
+        and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')
+        and not exists (
+          select 1 from pg_inherits i join pg_attribute p on p.attrelid = i.inhparent
+          where i.inhrelid = c.oid and p.attname = $2::text and not p.attisdropped)
+      order by 1, 2`,
+    [table, envelope.column, JSON.stringify(types)],
+  )
+}
+
+/** The schemas that `wanted` names and that have the table, in order. A pattern is matched against names of schemas. */
+export async function schemasWith(
+  query: Query,
+  table: string,
+  wanted: RegExp | readonly string[],
+): Promise<readonly string[]> {
+  const isPattern = wanted instanceof RegExp
+  if (!isPattern && !(Array.isArray(wanted) && wanted.every((name) => typeof name === 'string'))) {
+    throw config('schemas', 'names of schemas, or a regular expression that matches them', wanted)
+  }
+  const rows = await query<{ schema: string }>(
+    `select n.nspname as schema from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.relname = $1::text and c.relkind in ('r', 'p') and c.relpersistence <> 't' and not c.relispartition
+      order by 1`,
+    [table],
+  )
+  const found = rows.map(({ schema }) => schema)
+  const pattern = isPattern ? new RegExp(wanted.source, wanted.flags.replace(/[gy]/g, '')) : undefined
+  const schemas = found.filter((name) => (pattern ? pattern.test(name) : (wanted as string[]).includes(name)))
+  const lacking = pattern ? undefined : (wanted as string[]).find((name) => !found.includes(name))
+  if (lacking !== undefined) throw config('schemas', `a table ${table} in the schema "${lacking}"`, undefined)
+  if (schemas.length === 0) throw config('schemas', `a schema that matches and has a table ${table}`, wanted)
+  return schemas
+}
