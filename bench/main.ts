@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util'
 import { importAsShipped } from './build.ts'
 import { duel, type Effort, FULL, isOver, QUICK, type Result } from './harness.ts'
 import { PAYLOAD } from './payload.ts'
-import { bundleSize, importTime } from './size.ts'
+import { bundleSizes, importTime } from './size.ts'
 
 const USAGE = `usage: npm run bench -- [--quick] [--json] [--check] [--only <start of a name>]
   --quick   fewer and shorter rounds: done within a minute
@@ -32,7 +32,7 @@ async function* measure(effort: Effort, wanted: (name: string) => boolean): Asyn
   for (const one of await duels()) if (wanted(one.name)) yield duel(one, effort)
   if (wanted('keyring.open.concurrent_calls')) yield await concurrentOpen()
   if (wanted('import_ms')) yield await importTime(effort)
-  if (wanted('bundle_gzip_kb')) yield await bundleSize()
+  if (wanted('bundle_gzip_kb')) yield* await bundleSizes()
 }
 
 function header({ rounds, roundMs, processes }: Effort): string {
