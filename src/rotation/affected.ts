@@ -1,5 +1,5 @@
 import { nameOf as jobNameOf } from './jobs.ts'
-import { isDuplicate, runOf, TABLES } from './ledger.ts'
+import { insertOnce, runOf, TABLES } from './ledger.ts'
 import type { Cursor, RotationSource } from './source.ts'
 
 /** The list of the rows under one version, and the note in the books that it was complete. */
@@ -59,13 +59,10 @@ export async function listedBefore(table: RotationSource, keyId: string): Promis
 /** Notes that the list is complete; whoever came first stays. */
 export async function noteListed(table: RotationSource, keyId: string, { rows, at }: Listed): Promise<void> {
   const name = await nameOf(table, keyId)
-  try {
-    await table.books.run(
-      `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at, finished_at)
-        values (?, ?, 1, ?, 1, ?, 0, 0, 0, ?, ?)`,
-      [runOf(name, 1), name, rows, rows, at, at],
-    )
-  } catch (error) {
-    if (!isDuplicate(error)) throw error
-  }
+  await insertOnce(
+    table.books,
+    `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at, finished_at)
+      values (?, ?, 1, ?, 1, ?, 0, 0, 0, ?, ?)`,
+    [runOf(name, 1), name, rows, rows, at, at],
+  )
 }

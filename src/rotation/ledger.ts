@@ -135,16 +135,6 @@ export function ledgerOf(books: Books, name: string): Ledger {
   const finished = `select 1 from ${TABLES.job} where job = ? and finished_at is not null`
   const undone = `select 1 from ${TABLES.range} u where u.job = ? and u.is_done = 0`
 
-  /** An insert that somebody else may have made already. */
-  async function once(sql: string, params: readonly unknown[]): Promise<boolean> {
-    try {
-      return (await run(sql, params)) > 0
-    } catch (error) {
-      if (isDuplicate(error)) return false
-      throw error
-    }
-  }
-
   async function one<T>(sql: string, params: readonly unknown[] = [job]): Promise<T | undefined> {
     return (await query<T>(sql, params))[0]
   }
@@ -178,7 +168,8 @@ export function ledgerOf(books: Books, name: string): Ledger {
           return Number(last.total)
         }
         rows ??= await total()
-        const isMine = await once(
+        const isMine = await insertOnce(
+          books,
           `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at)
             values (?, ?, ?, ?, 1, 0, 0, 0, 0, ${now})`,
           [runOf(name, number + 1), name, number + 1, rows],
@@ -193,7 +184,8 @@ export function ledgerOf(books: Books, name: string): Ledger {
         { length: bounds.length - 1 },
         (_, i) => `(?, ${pass * RANGES_PER_PASS + i}, ${pass}, ?, ?, 0, 0, 0, 0)`,
       )
-      await once(
+      await insertOnce(
+        books,
         `insert into ${TABLES.range} (job, n, pass, lower_bound, upper_bound, is_done, seen, written, raced)
           values ${rows.join(', ')}`,
         rows.flatMap((_, i) => [job, bounds[i], bounds[i + 1]]),
@@ -243,7 +235,8 @@ export function ledgerOf(books: Books, name: string): Ledger {
         )
         if (!last) return null
         const next = Number(last.n) + 1
-        const isMine = await once(
+        const isMine = await insertOnce(
+          books,
           `insert into ${TABLES.range} (job, n, pass, lower_bound, upper_bound, is_done, seen, written, raced, owner, lease_until)
             values (?, ${next}, ${Number(last.pass)}, ?, ?, 0, 0, 0, 0, ?, ${now} + ?)`,
           [job, textOf(at), textOf(span.upTo), owner, leaseMs],
@@ -331,8 +324,18 @@ export function ledgerOf(books: Books, name: string): Ledger {
   }
 }
 
+/** An insert that somebody else may have made already: false. */
+export async function insertOnce(books: Books, sql: string, params: readonly unknown[]): Promise<boolean> {
+  try {
+    return (await books.run(sql, params)) > 0
+  } catch (error) {
+    if (isDuplicate(error)) return false
+    throw error
+  }
+}
+
 /** A unique index refused, in the words of PostgreSQL, MySQL and SQLite. */
-export function isDuplicate(error: unknown): boolean {
+function isDuplicate(error: unknown): boolean {
   if (WaxsealError.is(error)) return false
   const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown }
   return (

@@ -1,5 +1,5 @@
 import type { ErrorCode } from '../../errors.ts'
-import { isDuplicate, jobName, ledgerOf, runOf, TABLES } from '../ledger.ts'
+import { insertOnce, jobName, ledgerOf, runOf, TABLES } from '../ledger.ts'
 import type { Books } from '../source.ts'
 import type { JobKind } from './kinds.ts'
 
@@ -82,15 +82,6 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
   const ledger = (run: string) => ledgerOf(books, jobOf(run))
   /** What the books of jobs call it in their rows. */
   const entryOf = (run: string): string => runOf(jobOf(run), 1)
-
-  async function once(sql: string, params: readonly unknown[]): Promise<boolean> {
-    try {
-      return (await change(sql, params)) > 0
-    } catch (error) {
-      if (isDuplicate(error)) return false
-      throw error
-    }
-  }
 
   async function numberOf(sql: string, params: readonly unknown[]): Promise<number> {
     return Number((await query<{ n: unknown }>(sql, params))[0]?.n ?? 0)
@@ -179,8 +170,13 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
     /** Begins a run, unless one is under way. Its slots come first: a run without them would never be worked on. */
     async begin(run: string, workers: number): Promise<boolean> {
       const slots = Array.from({ length: workers }, (_, i) => `(?, ${i + 1}, 0, 0)`).join(', ')
-      await once(`insert into ${SLOT} (run, slot, held_until, died) values ${slots}`, Array(workers).fill(run))
-      return once(
+      await insertOnce(
+        books,
+        `insert into ${SLOT} (run, slot, held_until, died) values ${slots}`,
+        Array(workers).fill(run),
+      )
+      return insertOnce(
+        books,
         `insert into ${RUN} (run, kind, label, is_active, state, workers, started_at, tells)
           values (?, ?, ?, 1, 'running', ${workers}, ${now}, 0)`,
         [run, kind, label],
