@@ -1,3 +1,5 @@
+import { config } from '../errors.ts'
+
 /**
  * Who computes. Two engines give byte-identical results: Node's OpenSSL (node.ts) and @noble (noble.ts). A key is
  * prepared once and reused, so that an engine may hold an OpenSSL KeyObject or a copy of the bytes.
@@ -50,7 +52,19 @@ export interface KeyWrap {
   wrap(key: Uint8Array): Uint8Array
   /** 40 bytes → 32 bytes, or null when the integrity check fails. */
   unwrap(wrapped: Uint8Array): Uint8Array | null
+  /** Many keys of 32 bytes, end to end → as many of 40. */
+  wrapMany(keys: Uint8Array): Uint8Array
+  /** Many wrapped keys of 40 bytes, end to end. One that is broken does not spoil the others. The caller wipes the keys. */
+  unwrapMany(wrapped: Uint8Array): Unwrapped
   destroy(): void
+}
+
+/** What became of many wrapped keys. */
+export interface Unwrapped {
+  /** 32 bytes each, end to end; zeros where the integrity check failed. */
+  readonly keys: Uint8Array
+  /** A byte each: 1, or 0 where the integrity check failed. */
+  readonly intact: Uint8Array
 }
 
 /** `seal` for an engine that has `sealInto`. */
@@ -65,6 +79,12 @@ export function sealNew(aead: Pick<Aead, 'sealInto'>, name: AeadName): Aead['sea
 
 /** Fills the bytes it is given: the system's generator, or a seeded one to make test vectors. */
 export type FillRandom = (bytes: Uint8Array) => void
+
+/** How many items of `size` bytes stand end to end in an argument; CONFIG for what is no such thing. */
+export function countOf(argument: string, items: unknown, size: number): number {
+  if (items instanceof Uint8Array && items.length % size === 0) return items.length / size
+  throw config(argument, `a Uint8Array of a multiple of ${size} bytes`, items)
+}
 
 /** A key that was not destroyed. */
 export function alive<T>(key: T | undefined): T {

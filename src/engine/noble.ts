@@ -7,6 +7,7 @@ import {
   type Aead,
   type AeadName,
   alive,
+  countOf,
   type Engine,
   type FillRandom,
   type KeyWrap,
@@ -56,12 +57,30 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
 
   function keyWrap(keyBytes: Uint8Array): KeyWrap {
     let kek: Uint8Array | undefined = copyBytes(expectBytes('key', keyBytes, 32))
+    const wrapOne = (key: Uint8Array) => aeskw(alive(kek)).encrypt(key) // an instance of noble's encrypts only once
+    const unwrapOne = (wrapped: Uint8Array) => {
+      const opener = aeskw(alive(kek))
+      return orNull(() => opener.decrypt(wrapped))
+    }
     return {
-      wrap: (key) => aeskw(alive(kek)).encrypt(expectBytes('key', key, 32)),
-      unwrap(wrapped) {
-        const opener = aeskw(alive(kek))
-        expectBytes('wrapped', wrapped, 40)
-        return orNull(() => opener.decrypt(wrapped))
+      wrap: (key) => wrapOne(expectBytes('key', key, 32)),
+      unwrap: (wrapped) => unwrapOne(expectBytes('wrapped', wrapped, 40)),
+      wrapMany(keys) {
+        const wrapped = new Uint8Array(countOf('keys', keys, 32) * 40)
+        for (let i = 0; i * 32 < keys.length; i++) wrapped.set(wrapOne(keys.subarray(i * 32, i * 32 + 32)), i * 40)
+        return wrapped
+      },
+      unwrapMany(wrapped) {
+        const intact = new Uint8Array(countOf('wrapped', wrapped, 40))
+        const keys = new Uint8Array(intact.length * 32)
+        for (let i = 0; i < intact.length; i++) {
+          const key = unwrapOne(wrapped.subarray(i * 40, i * 40 + 40))
+          if (!key) continue
+          intact[i] = 1
+          keys.set(key, i * 32)
+          wipe(key)
+        }
+        return { keys, intact }
       },
       destroy() {
         kek?.fill(0)

@@ -1,6 +1,7 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
 import { copyBytes, expectBytes, wipe } from '../bytes.ts'
 import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap, sealNew } from './engine.ts'
+import { type Blocks, unwrapMany, wrapMany } from './key-wrap.ts'
 import { randomPool, unpooled } from './random.ts'
 
 type NodeCrypto = typeof import('node:crypto')
@@ -147,6 +148,8 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
           return null
         }
       },
+      wrapMany: (keys) => wrapMany(blockwise(crypto.createCipheriv('aes-256-ecb', alive(kek), null)), keys),
+      unwrapMany: (wrapped) => unwrapMany(blockwise(crypto.createDecipheriv('aes-256-ecb', alive(kek), null)), wrapped),
       destroy() {
         kek = undefined
       },
@@ -165,6 +168,12 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     aead: (name, key, once = false) => AEADS[name](expectBytes('key', key, 32), once),
     keyWrap,
   }
+}
+
+/** AES alone, block by block: what key wrap is made of. */
+function blockwise(cipher: import('node:crypto').Cipher): Blocks {
+  cipher.setAutoPadding(false)
+  return (blocks) => cipher.update(blocks)
 }
 
 interface CipherKey {

@@ -146,6 +146,28 @@ describe.each(ENGINES)('Wycheproof on the $name engine', ({ make }) => {
       expect(failing(invalid, (vector) => unwrap(vector) === null)).toEqual([])
     })
 
+    it('does all that for many at once too: a broken one among the good ones', () => {
+      const amongGood = ({ key, ct }: Vector) => {
+        const kek = engine.keyWrap(fromHex(key))
+        const good = toHex(kek.wrap(new Uint8Array(32).fill(7)))
+        return kek.unwrapMany(fromHex(good + ct + good))
+      }
+      const opens = (vector: Vector): boolean => {
+        const { keys, intact } = amongGood(vector)
+        return toHex(keys) === '07'.repeat(32) + vector.msg + '07'.repeat(32) && toHex(intact) === '010101'
+      }
+      const wraps = (vector: Vector): boolean =>
+        toHex(engine.keyWrap(fromHex(vector.key)).wrapMany(fromHex(vector.msg + vector.msg))) === vector.ct + vector.ct
+      const refuses = (vector: Vector): boolean => {
+        const { keys, intact } = amongGood(vector)
+        return toHex(keys) === '07'.repeat(32) + '00'.repeat(32) + '07'.repeat(32) && toHex(intact) === '010001'
+      }
+      expect(failing(valid, opens)).toEqual([])
+      expect(failing(valid, wraps)).toEqual([])
+      expect(failing(invalid, refuses)).toEqual([])
+      expect(failing(otherKeks, (vector) => isConfig(() => amongGood(vector), 'key'))).toEqual([])
+    })
+
     it('refuses key-encryption keys of another length', () => {
       expect(failing(otherKeks, (vector) => isConfig(() => unwrap(vector), 'key'))).toEqual([])
     })
