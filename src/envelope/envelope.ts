@@ -77,24 +77,37 @@ export function reopenEnvelope(keys: KeySource, header: Header, kind: Kind, cont
 
 /**
  * Rewrap: the same data key under the active master key; version, suite, kind and commitment stay, and so does every
- * ciphertext [R1–R3]. Null when the header already is under the active key.
+ * ciphertext [R1–R3]. Null when the header already is under the active key. `ready` is what
+ * together.ts made for it.
  */
-export function rewrapHeader(keys: KeySource, header: Header): Uint8Array | null {
+export function rewrapHeader(keys: KeySource, header: Header, ready?: Uint8Array): Uint8Array | null {
   const active = keys.active()
   const { keyId } = header
   if (keyId === active.idText) return null
   const master = findMaster(keys, header, 'rewrap', keyId)
-  const unwrapped = unwrapDataKey(master, header)
-  const rewrapped = briefBytes(header.length)
-  rewrapped.set(header.bytes)
-  rewrapped.set(active.id, OFFSET.keyId)
-  rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
-  wipe(unwrapped)
+  const rewrapped = ready ?? rewrapAlone(master, active, header)
   if (master.remarkable) keys.used(master, 'rewrap')
   return rewrapped
 }
 
-function findMaster(keys: KeySource, header: Header, operation: Operation, keyId = header.keyId): MasterKey {
+function rewrapAlone(master: MasterKey, active: MasterKey, header: Header): Uint8Array {
+  const unwrapped = unwrapDataKey(master, header)
+  const rewrapped = underKey(active, header)
+  rewrapped.set(active.wrapFor(header.suite).wrap(unwrapped, rewrapped), OFFSET.wrappedKey)
+  wipe(unwrapped)
+  return rewrapped
+}
+
+/** The header under another master key, but for its wrapped key. */
+export function underKey(master: MasterKey, header: Header): Uint8Array {
+  const moved = briefBytes(header.length)
+  moved.set(header.bytes)
+  moved.set(master.id, OFFSET.keyId)
+  return moved
+}
+
+/** The master key of a header, if its suite and state permit `operation`. */
+export function findMaster(keys: KeySource, header: Header, operation: Operation, keyId = header.keyId): MasterKey {
   if (!keys.allowsSuite(header.suite.id)) throw malformed(`header: suite ${header.suite.id} is not allowed here`)
   return keys.find(keyId, operation)
 }

@@ -1,10 +1,13 @@
-import { AEAD_SIZES, type AeadName, type Engine } from '../engine/engine.ts'
+import { AEAD_SIZES, type AeadName, type Engine, type Unwrapped } from '../engine/engine.ts'
 
 /** Wraps 32-byte data keys under one master-key subkey. `header` is bound as far as its wrapped key. */
 export interface DataKeyWrap {
   wrap(dataKey: Uint8Array, header: Uint8Array): Uint8Array
   /** null when the integrity check fails. `wrapped` has the suite's exact length. */
   unwrap(wrapped: Uint8Array, header: Uint8Array): Uint8Array | null
+  /** Many at once, end to end, in suites whose wrap binds no header. */
+  wrapMany?(dataKeys: Uint8Array): Uint8Array
+  unwrapMany?(wrapped: Uint8Array): Unwrapped
   /** Forgets the subkey, as far as the engine can. */
   destroy(): void
 }

@@ -1,4 +1,4 @@
-import { concat, copyBytes, wipe } from '../bytes.ts'
+import { concat, copyBytes, type fromBase64url, wipe } from '../bytes.ts'
 import {
   createEnvelope,
   type NewEnvelope,
@@ -10,6 +10,7 @@ import {
 } from '../envelope/envelope.ts'
 import { fieldAad, type Header, KINDS, malformed, type Stored, sealStored, toStored } from '../envelope/format.ts'
 import { decoderOf, type KeySource } from '../envelope/keys.ts'
+import { rewrapTogether } from '../envelope/together.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { labelBytes, type Row, type Schema } from './compile.ts'
 import { idOf, located, type Place } from './located.ts'
@@ -186,12 +187,10 @@ export interface Rewrapped {
 }
 
 /** The same data key under the active master key; null when it is there already. Ciphertext stays. */
-export function rewrapRow(schema: Schema, keys: KeySource, row: Row): Rewrapped | null {
+export function rewrapRow(schema: Schema, keys: KeySource, row: Row, begun?: Begun): Rewrapped | null {
   return located(schema, keys, 'rewrap', row, () => {
-    expectRow(row)
-    const was = row[schema.envelope] as Stored
-    const header = envelopeOf(schema, was, decoderOf(keys))
-    const moved = rewrapHeader(keys, header)
+    const { was, header, ready } = begun ?? beginRewrap(schema, row, decoderOf(keys))
+    const moved = rewrapHeader(keys, header, ready)
     if (!moved) return null
     if (keys.listening) {
       keys.emit({ type: 'rewrap', table: schema.label, rowId: idOf(schema, row), keyId: keys.active().idText })
@@ -200,6 +199,40 @@ export function rewrapRow(schema: Schema, keys: KeySource, row: Row): Rewrapped 
     const whole = body.length > 0 ? concat(moved, body) : moved
     return { envelope: toStored(whole, KINDS[schema.kind].prefix, encodingOf(was)), was }
   })
+}
+
+/** An envelope that was read, and its header under the active key where it was made together with others. */
+interface Begun {
+  readonly was: Stored
+  readonly header: Header
+  readonly ready?: Uint8Array | undefined
+}
+
+function beginRewrap(schema: Schema, row: Row, decode?: typeof fromBase64url): Begun {
+  expectRow(row)
+  const was = row[schema.envelope] as Stored
+  return { was, header: envelopeOf(schema, was, decode) }
+}
+
+/** {@link rewrapRow} for rows of one turn: their data keys are wrapped at once. What is broken is told row by row. */
+export function rewrapRows(
+  schema: Schema,
+  keys: KeySource,
+  rows: readonly Row[],
+): (row: Row, i: number) => Rewrapped | null {
+  const begun = rows.map((row) => {
+    try {
+      return beginRewrap(schema, row)
+    } catch (error) {
+      if (!WaxsealError.is(error)) throw error
+      return undefined
+    }
+  })
+  const headers = rewrapTogether(
+    keys,
+    begun.map((one) => one?.header),
+  )
+  return (row, i) => rewrapRow(schema, keys, row, begun[i] && { ...begun[i], ready: headers[i] })
 }
 
 const encodingOf = (stored: unknown) => (typeof stored === 'string' ? 'text' : 'bytes')

@@ -9,15 +9,28 @@ export type RowResult<T> =
 const ROWS_PER_TURN = 100
 
 /** Maps rows, in order, letting other work of the process run in between. Errors that are not typed always end it. */
-export async function mapRows<R, T>(rows: readonly R[], work: (row: R) => T): Promise<RowResult<T>[]> {
+export function mapRows<R, T>(rows: readonly R[], work: (row: R) => T): Promise<RowResult<T>[]> {
+  return mapTurns(rows, ROWS_PER_TURN, () => work)
+}
+
+/** The same for work that `begin` does for the rows of a turn at once, as far as it goes. */
+export async function mapTurns<R, T>(
+  rows: readonly R[],
+  rowsPerTurn: number,
+  begin: (rows: readonly R[]) => (row: R, i: number) => T,
+): Promise<RowResult<T>[]> {
   const results: RowResult<T>[] = []
-  for (const [index, row] of rows.entries()) {
-    if (index > 0 && index % ROWS_PER_TURN === 0) await nextTurn()
-    try {
-      results.push({ ok: true, value: work(row) })
-    } catch (error) {
-      if (!WaxsealError.is(error)) throw error
-      results.push({ ok: false, error, index })
+  for (let first = 0; first < rows.length; first += rowsPerTurn) {
+    if (first > 0) await nextTurn()
+    const turn = rows.slice(first, first + rowsPerTurn)
+    const work = begin(turn)
+    for (const [i, row] of turn.entries()) {
+      try {
+        results.push({ ok: true, value: work(row, i) })
+      } catch (error) {
+        if (!WaxsealError.is(error)) throw error
+        results.push({ ok: false, error, index: first + i })
+      }
     }
   }
   return results

@@ -1,4 +1,5 @@
 import { type ErrorCode, WaxsealError } from '../errors.ts'
+import type { RowResult } from '../records/many.ts'
 import { isRowRefusal } from './refusal.ts'
 import type { Change, ReadRow, RotationSource, RowFailure, Step } from './source.ts'
 import type { Work } from './work.ts'
@@ -24,9 +25,10 @@ const MAX_ROW_ID = 600
 
 export async function applyAll(source: RotationSource, work: Work, rows: readonly ReadRow[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
-  for (const read of rows) {
+  const results = await work.applyMany?.(rows)
+  for (const [i, read] of rows.entries()) {
     try {
-      const change = await applyOne(work, read)
+      const change = await applyOne(work, read, results?.[i])
       outcomes.push(change ? { read, change } : { read })
     } catch (error) {
       // A configuration is wrong for every row; what may be tried again is no fault of the row.
@@ -37,9 +39,11 @@ export async function applyAll(source: RotationSource, work: Work, rows: readonl
   return outcomes
 }
 
-async function applyOne(work: Work, read: ReadRow): Promise<Change | null> {
+async function applyOne(work: Work, read: ReadRow, result?: RowResult<Change | null>): Promise<Change | null> {
   try {
-    return work.apply(read)
+    if (!result) return work.apply(read)
+    if (!result.ok) throw result.error
+    return result.value
   } catch (error) {
     if (!WaxsealError.is(error) || !error.retryable) throw error
     await work.ready()
