@@ -81,18 +81,19 @@ export function unwrapMany(decrypt: Blocks, wrapped: Uint8Array): Unwrapped {
  */
 function step(aes: Blocks, n: number, t: number, before: number, after: number): void {
   const i = 2 * ((t - 1) % SEMIBLOCKS)
-  for (let k = 0; k < n; k++) {
-    blocks[4 * k + 2] = registers[8 * k + i]!
-    blocks[4 * k + 3] = registers[8 * k + i + 1]!
-    blockBytes[BLOCK * k + 7]! ^= before
+  const [a, bytes, r] = [blocks, blockBytes, registers] // a bundler's constants are variables: a seventh of the time
+  for (let block = 0, key = i; block < 4 * n; block += 4, key += 8) {
+    a[block + 2] = r[key]!
+    a[block + 3] = r[key + 1]!
+    bytes[4 * block + 7]! ^= before
   }
-  const through = aes(blockBytes.subarray(0, n * BLOCK))
-  blockBytes.set(through)
+  const through = aes(bytes.subarray(0, n * BLOCK))
+  bytes.set(through)
   wipe(through)
-  for (let k = 0; k < n; k++) {
-    blockBytes[BLOCK * k + 7]! ^= after
-    registers[8 * k + i] = blocks[4 * k + 2]!
-    registers[8 * k + i + 1] = blocks[4 * k + 3]!
+  for (let block = 0, key = i; block < 4 * n; block += 4, key += 8) {
+    bytes[4 * block + 7]! ^= after
+    r[key] = a[block + 2]!
+    r[key + 1] = a[block + 3]!
   }
 }
 

@@ -3,6 +3,7 @@ import { WaxsealError } from '../errors.ts'
 import { findMaster, underKey } from './envelope.ts'
 import { type Header, OFFSET } from './format.ts'
 import type { KeySource } from './keys.ts'
+import type { Suite } from './suites.ts'
 
 /** With fewer headers under one key, wrapping them at once takes longer than one by one. */
 const FEW = 8
@@ -11,17 +12,12 @@ const FEW = 8
  * What is the same work for many headers, done for all of them at once: a header for each that can be rewrapped so, for
  * {@link rewrapHeader} in the same turn. All others are left to it, and with them whatever there is to refuse.
  */
-export function rewrapTogether(keys: KeySource, headers: readonly (Header | undefined)[]): readonly Uint8Array[] {
+export function rewrapTogether(
+  keys: KeySource,
+  headers: readonly (Header | undefined)[],
+): readonly (Uint8Array | undefined)[] {
   const rewrapped: Uint8Array[] = []
-  const groups = new Map<string, number[]>()
-  for (const [i, header] of headers.entries()) {
-    if (!header) continue
-    const group = `${header.suite.id} ${header.keyId}`
-    const places = groups.get(group)
-    if (places) places.push(i)
-    else groups.set(group, [i])
-  }
-  for (const places of groups.values()) {
+  for (const places of groups(headers)) {
     if (places.length < FEW) continue
     try {
       rewrapGroup(keys, headers as readonly Header[], places, rewrapped)
@@ -30,6 +26,21 @@ export function rewrapTogether(keys: KeySource, headers: readonly (Header | unde
     }
   }
   return rewrapped
+}
+
+/** Places of the headers of one suite under one key. */
+function groups(headers: readonly (Header | undefined)[]): Iterable<readonly number[]> {
+  const found = new Map<string, Map<Suite, number[]>>()
+  for (const [i, header] of headers.entries()) {
+    if (!header) continue
+    const { keyId, suite } = header
+    const ofKey = found.get(keyId) ?? new Map<Suite, number[]>()
+    found.set(keyId, ofKey)
+    const places = ofKey.get(suite)
+    if (places) places.push(i)
+    else ofKey.set(suite, [i])
+  }
+  return [...found.values()].flatMap((ofKey) => [...ofKey.values()])
 }
 
 /** Headers of one suite under one key: their data keys are in memory at once, here alone. */

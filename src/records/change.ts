@@ -205,13 +205,13 @@ export function rewrapRow(schema: Schema, keys: KeySource, row: Row, begun?: Beg
 interface Begun {
   readonly was: Stored
   readonly header: Header
-  readonly ready?: Uint8Array | undefined
+  ready: Uint8Array | undefined
 }
 
 function beginRewrap(schema: Schema, row: Row, decode?: typeof fromBase64url): Begun {
   expectRow(row)
   const was = row[schema.envelope] as Stored
-  return { was, header: envelopeOf(schema, was, decode) }
+  return { was, header: envelopeOf(schema, was, decode), ready: undefined }
 }
 
 /** {@link rewrapRow} for rows of one turn: their data keys are wrapped at once. What is broken is told row by row. */
@@ -228,11 +228,9 @@ export function rewrapRows(
       return undefined
     }
   })
-  const headers = rewrapTogether(
-    keys,
-    begun.map((one) => one?.header),
-  )
-  return (row, i) => rewrapRow(schema, keys, row, begun[i] && { ...begun[i], ready: headers[i] })
+  const headers = begun.map((one) => one?.header)
+  for (const [i, ready] of rewrapTogether(keys, headers).entries()) if (ready) begun[i]!.ready = ready
+  return (row, i) => rewrapRow(schema, keys, row, begun[i])
 }
 
 const encodingOf = (stored: unknown) => (typeof stored === 'string' ? 'text' : 'bytes')
