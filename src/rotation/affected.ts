@@ -56,6 +56,12 @@ export async function listedBefore(table: RotationSource, keyId: string): Promis
   return row && { rows: Number(row.seen), at: Number(row.finished_at) }
 }
 
+/** Forgets a note, of a version that was not marked when it was made. */
+export async function dropListed(table: RotationSource, keyId: string): Promise<void> {
+  await table.books.prepare()
+  await table.books.run(`delete from ${TABLES.job} where job = ?`, [runOf(await nameOf(table, keyId), 1)])
+}
+
 /** Notes that the list is complete; whoever came first stays. */
 export async function noteListed(table: RotationSource, keyId: string, { rows, at }: Listed): Promise<void> {
   const name = await nameOf(table, keyId)

@@ -53,8 +53,11 @@ async function applyOne(work: Work, read: ReadRow, result?: RowResult<Change | n
 
 const broken = (source: RotationSource, read: ReadRow, code: ErrorCode): Outcome => ({
   read,
-  failure: { rowId: source.rowId(read.row).slice(0, MAX_ROW_ID), code },
+  failure: { rowId: shortened(source.rowId(read.row)), code },
 })
+
+/** Cut, and without the half of a character that the cut, or SQLite, may leave: JSON of PostgreSQL takes none. */
+const shortened = (id: string): string => id.slice(0, MAX_ROW_ID).replace(/\p{Surrogate}/gu, '\ufffd')
 
 /** The parts of a step that are the same for the whole batch. */
 export type Place = Omit<Step, 'cursor' | 'isDone' | 'seen' | 'failures'>

@@ -1,7 +1,7 @@
 import { config, type ErrorCode, expectInteger, WaxsealError } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
 import type { DecryptPolicy } from '../keyring/manifest.ts'
-import { endLine, type Listed, listedBefore, listRows, noteListed } from './affected.ts'
+import { dropListed, endLine, type Listed, listedBefore, listRows, noteListed } from './affected.ts'
 import type { JobOptions, Progress } from './job.ts'
 import { reencrypt } from './jobs.ts'
 import { sleep } from './pace.ts'
@@ -140,6 +140,8 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
   }
   const noted = new Map<RotationSource, Listed>()
   for (const table of tables) {
+    // Before the marking there was no list: what says so was put there by somebody else.
+    if (!marked.before) await dropListed(table, keyId)
     const before = await listedBefore(table, keyId)
     if (before) noted.set(table, before)
   }

@@ -97,11 +97,24 @@ export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from
   const target = columnsOf(to.schema, 'sealed')
   const left = [...source.columns('sealed').keys()].filter((column) => !target.has(column))
   const isTold = schema.kind !== to.schema.kind
+  const added = [...target.keys()].filter((column) => !source.columns('sealed').has(column))
   const move = (read: ReadRow): SourceRow =>
     moveRow(schema, to.schema, sourceOf(keys), read.row, source.contextOf(read.row))
   const renew = (read: ReadRow): SourceRow =>
     to.reencrypt(keys, read.next as never, source.contextOf(read.row) as never) as SourceRow
+  const holds = ({ was }: ReadRow, columns: readonly string[]): string | undefined =>
+    columns.find((column) => (was[column] ?? null) !== null)
+  /**
+   * With the same label, the wrong record may open a row as well: what is in a column of the other one alone would be
+   * overwritten unread.
+   */
   const either = (read: ReadRow): SourceRow => {
+    const [ofTo, ofFrom] = [holds(read, added), holds(read, left)]
+    if (ofTo !== undefined && ofFrom !== undefined) {
+      throw new WaxsealError('SCHEMA', `"${ofFrom}" and "${ofTo}" have values: the row is of neither record alone`)
+    }
+    if (ofTo !== undefined) return renew(read)
+    if (ofFrom !== undefined) return move(read)
     try {
       return move(read)
     } catch (error) {

@@ -1,10 +1,22 @@
 import { describe, expect, it } from 'vitest'
+import { text } from '../../src/index.ts'
 import type { Progress } from '../../src/rotation/index.ts'
 import { retire, rewrap } from '../../src/rotation/index.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { oldRows } from './jobs.ts'
-import { type AnyRow, createTable, insert, people, person, readPlain, readStored, rotate } from './tables.ts'
+import {
+  type AnyRow,
+  createTable,
+  declare,
+  freshName,
+  insert,
+  people,
+  person,
+  readPlain,
+  readStored,
+  rotate,
+} from './tables.ts'
 
 const flip = (text: string, at: number): string =>
   text.slice(0, at) + (text[at] === 'A' ? 'B' : 'A') + text.slice(at + 1)
@@ -49,6 +61,20 @@ export function failureSuite(client: () => Client): void {
       const after = await readStored(query, record)
       expect([after[1], after[4]]).toEqual([before[1], before[4]])
       expect(record.decrypt(keys, after[2] as never)).toEqual(person(3))
+    })
+
+    it('are named by whole characters, however long their ids are', async () => {
+      const { query } = client()
+      const keys = testKeyring()
+      const record = declare(freshName('long'), { id: { id: text() }, fields: { email: text() } })
+      const { table } = record.schema
+      await createTable(query, record, ['varchar(700)'])
+      const id = `${'x'.repeat(599)}😀`
+      await insert(query, record, keys, [{ id, email: 'e' }])
+      await query(`update ${table} set envelope = substr(envelope, 1, 60)`)
+      await rotate(keys)
+      const report = await rewrap({ keys, table: client().table(record) })
+      expect(report.failures).toEqual([{ rowId: `${'x'.repeat(599)}\ufffd`, code: 'MALFORMED' }])
     })
 
     it('end the job when there are more than maxFailures', async () => {

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { createKeyring } from '../../src/index.ts'
 import { memoryKeyStore } from '../../src/keystore/memory.ts'
+import { noteListed } from '../../src/rotation/affected.ts'
 import type { RotationSource } from '../../src/rotation/index.ts'
 import { type IncidentProgress, incident, rewrap } from '../../src/rotation/index.ts'
+import { TABLES } from '../../src/rotation/ledger.ts'
 import { memoryKms, testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { createTable, insert, people, person, readPlain } from './tables.ts'
@@ -83,6 +85,17 @@ export function incidentSuite(client: () => Client): void {
       const rows = new Set(lines.map((line) => line))
       expect([lines.length, rows.size]).toEqual([13, 7])
       expect(keys.status().active).not.toBe(keyId)
+    })
+
+    it('makes its list whatever the books say of one before the marking', async () => {
+      const { keyId, lines, ends, tables, write, call } = await leak(3)
+      const { books } = tables[0]!
+      for (const table of tables) await noteListed(table, keyId, { rows: 3, at: Date.now() + 1_000 })
+      const dying = () => Promise.reject(new Error('killed'))
+      await expect(incident({ ...call, write: dying })).rejects.toThrow('killed')
+      expect(await books.query(`select 1 from ${TABLES.job} where name like 'affected%${keyId}%'`)).toEqual([])
+      expect(await incident({ ...call, write })).toMatchObject({ wasMarked: true, isDone: true })
+      expect([lines.length, ends.length]).toEqual([6, 1])
     })
 
     it('waits for the writer after every line', async () => {

@@ -180,6 +180,36 @@ export function movingSuite(client: () => Client): void {
       )
     })
 
+    it('of the same shape and label: a field that the old record does not declare, or has elsewhere, is not lost', async () => {
+      const { query } = client()
+      const name = freshName('same')
+      const keys = testKeyring()
+      await query(`create table ${name} (id integer primary key, email text, mail text, note text, city text,
+        envelope text not null)`)
+      const optional = text({ nullable: 'sql' })
+      const from = declare(name, { id: { id: int() }, fields: { email: optional } })
+      const to = declare(name, {
+        id: { id: int() },
+        fields: { email: text({ nullable: 'sql', into: 'mail' }), note: text({ nullable: true }) },
+      })
+      const more = declare(name, { id: { id: int() }, fields: { email: optional, note: text({ nullable: true }) } })
+      const [a, b, c] = [
+        { id: 1, email: 'a' },
+        { id: 2, email: 'b', note: 'n' },
+        { id: 3, email: 'c', note: 'n' },
+      ]
+      await insertStored(query, from, [from.encrypt(keys, a as never) as AnyRow])
+      await insertStored(query, from, [to.encrypt(keys, b as never) as AnyRow])
+      await insertStored(query, from, [more.encrypt(keys, c as never) as AnyRow]) // of neither
+      await rotate(keys)
+      const report = await reencrypt({ keys, table: client().table(from), to })
+      expect(report).toMatchObject({ written: 2, failures: [{ rowId: '3', code: 'SCHEMA' }] })
+      const stored = await query<AnyRow>(`select id, mail, note, envelope from ${name} where id < 3 order by id`)
+      expect(stored.map((row) => to.decrypt(keys, row as never))).toEqual([{ ...a, note: null }, b])
+      const [left] = await query<AnyRow>(`select id, email, note, envelope from ${name} where id = 3`)
+      expect(more.decrypt(keys, left as never)).toEqual(c)
+    })
+
     it('refuses a row that holds a sealed field which the old record does not declare: it would be lost', async () => {
       const { query } = client()
       const name = freshName('more')

@@ -243,6 +243,24 @@ export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
       })
     })
 
+    it.each(['ucs2', 'utf16', 'utf16le', 'utf32'])(
+      'is not taken of an envelope in %s; without it, every row is found',
+      async (charset) => {
+        const { own } = client()
+        const { keys, table, record, oldId } = await oldRows(client(), 3)
+        await own(`alter table ${table.name} modify envelope varchar(400) character set ${charset} not null`)
+        const source = client().table(record)
+        const refused = { code: 'CONFIG', argument: 'record' }
+        await expect(retire({ keys, keyId: oldId, tables: [source] })).rejects.toMatchObject(refused)
+        await own(`alter table ${table.name} drop column envelope_key_id`)
+        await expect(retire({ keys, keyId: oldId, tables: [client().table(record)] })).rejects.toThrow('3 rows')
+        expect(await rewrap({ keys, table: client().table(record) })).toMatchObject({
+          written: 3,
+          remaining: new Map(),
+        })
+      },
+    )
+
     it('may be missing', async () => {
       const { own } = client()
       const { keys, table, record } = await oldRows(client(), 5)

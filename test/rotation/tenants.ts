@@ -5,7 +5,7 @@ import { postgresTable, postgresTables } from '../../src/rotation/sources/postgr
 import { testKeyring } from '../../src/testing/index.ts'
 import { type PostgresClient, pgClient } from './clients.ts'
 import { oldRows } from './jobs.ts'
-import { type AnyRow, declare, freshName, people, person, rotate } from './tables.ts'
+import { type AnyRow, createTable, declare, freshName, insert, people, person, rotate } from './tables.ts'
 
 /** Tables that a proof must not forget: partitions, children, tenants' schemas, copies. */
 export function tenantSuite(server: () => PostgresClient, serverUrl: () => string): void {
@@ -224,6 +224,30 @@ export function tenantSuite(server: () => PostgresClient, serverUrl: () => strin
       await expect(misspelt).rejects.toMatchObject({ code: 'CONFIG', argument: 'except' })
       const report = await retire({ keys, keyId: oldId, tables: [table], except: [name] })
       expect(report).toEqual({ keyId: oldId, counted: [`public.${table.name}`], skipped: [name] })
+    })
+
+    it('a copy is asked as well where the envelope is of a domain', async () => {
+      const { query } = client()
+      const domain = freshName('sealed')
+      await query(`create domain ${domain}_0 as text; create domain ${domain} as ${domain}_0`)
+      await query(`create domain ${domain}_b as bytea`)
+      for (const [encoding, type] of [
+        ['text', domain],
+        ['bytes', `${domain}_b`],
+      ] as const) {
+        const keys = testKeyring()
+        const record = declare(freshName('of_domain'), { id: { id: int() }, encoding, fields: { email: text() } })
+        const { table } = record.schema
+        await createTable(query, record)
+        await query(`alter table ${table} alter column envelope type ${type}`)
+        await insert(query, record, keys, [{ id: 1, email: 'e' }])
+        await query(`create table ${table}_copy as select * from ${table}`)
+        const source = postgresTable(client().db, record)
+        const oldId = await rotate(keys)
+        await rewrap({ keys, table: source })
+        const refused = retire({ keys, keyId: oldId, tables: [source] })
+        await expect(refused, encoding).rejects.toMatchObject({ code: 'CONFLICT', table: `public.${table}_copy` })
+      }
     })
 
     it('a copy that this role may not read, or sees in part, is no proof', async () => {

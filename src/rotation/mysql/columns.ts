@@ -127,13 +127,20 @@ function columnOf(row: Record<string, unknown>): SqlColumn {
 /** The generated column of {@link keyIdIndex}. */
 export const keyIdColumn = ({ envelopeColumn }: Schema): string => `${envelopeColumn.slice(0, 57)}_key_id`
 
+/** Character sets in which ASCII is not the bytes that it is in UTF-8: a key id in one equals no parameter. */
+const WIDE = /^(ucs2|utf16(le)?|utf32)$/
+
 /** The key id of a row: the generated column where there is one, because an index serves nothing else everywhere. */
 export function keyIdOf(table: SqlTable, schema: Schema): string {
   const { encoding, envelopeColumn } = schema
   const name = keyIdColumn(schema)
   const column = table.all.find((each) => each.expression !== undefined && each.name === name)
   const computed = keyIdIn(`t.${quote(envelopeColumn)}`, encoding)
+  const isWide = WIDE.test(table.column(envelopeColumn).charset ?? '')
+  if (!column && isWide) return `cast(convert(${computed} using utf8mb4) as binary)`
   if (!column) return encoding === 'text' ? `cast(${computed} as binary)` : computed
+  if (isWide)
+    throw config('record', `an envelope column of a character set that has ASCII, beside "${name}"`, undefined)
   const bare = (sql: string): string => sql.replace(/[\s`"()]/g, '').toLowerCase()
   // A column that computes something else would count rows wrongly, and a version could be retired that is in use.
   if (bare(column.expression!) === bare(keyIdIn(quote(envelopeColumn), encoding))) return `t.${quote(name)}`

@@ -37,7 +37,7 @@ export async function assertSeesAll(query: Query, table: string, name: string): 
 }
 
 /**
- * Every other table with a column of the envelope's name and type. Partitions and inheritance children are parts of what they
+ * Every other table with a column of the envelope's name and type, or of a domain over it. Partitions and inheritance children are parts of what they
  * belong to, as long as that has the column too; temporary tables of other sessions cannot be read.
  */
 export async function lookalikes(
@@ -45,20 +45,27 @@ export async function lookalikes(
   table: string,
   envelope: { readonly column: string; readonly encoding: Encoding },
 ): Promise<readonly TablePlace[]> {
-  const types = envelope.encoding === 'text' ? ['text', 'varchar', 'bpchar'] : ['bytea']
+  // A domain has the category of what it is over: 'S' are texts, citext among them. One over bytea has that of many others.
+  const isAlike =
+    envelope.encoding === 'text'
+      ? `y.typcategory = 'S' and y.typname <> 'name'`
+      : `exists (
+          with recursive base(oid) as (
+            select y.oid union select d.typbasetype from base join pg_type d on d.oid = base.oid where d.typtype = 'd')
+          select 1 from base where base.oid = 'bytea'::regtype)`
   return query<TablePlace>(
     `select n.nspname as schema, c.relname as "table"
       from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
         join pg_type y on y.oid = a.atttypid
       where a.attname = $2::text and a.attnum > 0 and not a.attisdropped
-        and y.typname = any (array(select json_array_elements_text($3::text::json)))
+        and ${isAlike}
         and c.relkind in ('r', 'p', 'm', 'f') and c.relpersistence <> 't' and c.oid <> $1::text::regclass
         and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')
         and not exists (
           select 1 from pg_inherits i join pg_attribute p on p.attrelid = i.inhparent
           where i.inhrelid = c.oid and p.attname = $2::text and not p.attisdropped)
       order by 1, 2`,
-    [table, envelope.column, JSON.stringify(types)],
+    [table, envelope.column],
   )
 }
 
