@@ -43,7 +43,9 @@ async function found(path: string): Promise<Record<string, unknown>> {
     return (await import(pathToFileURL(resolve(path)).href)) as Record<string, unknown>
   } catch (cause) {
     if (WaxsealError.is(cause)) throw cause // what it opens at its top level may be away
-    throw new WaxsealError('CONFIG', `the module could not be loaded: ${messageOf(cause)}`, {
+    const isTypeScript = (cause as { code?: unknown } | null)?.code === 'ERR_UNKNOWN_FILE_EXTENSION'
+    const hint = isTypeScript ? "; for TypeScript install tsx and set NODE_OPTIONS='--import tsx'" : ''
+    throw new WaxsealError('CONFIG', `the module could not be loaded: ${messageOf(cause)}${hint}`, {
       argument: 'config',
       cause,
     })

@@ -129,7 +129,8 @@ function movingTo(table: RotationSource, to: AnyRecord): RotationSource {
 
 export function expectEncrypting(keys: Keyring, table: RotationSource): void {
   if (modeOf(table.record.schema, sourceOf(keys)) !== 'prepare') return
-  throw config('table', "a record in its 'encrypt' phase, since 'prepare' still writes plaintext", 'prepare')
+  const what = `"${table.name}" is in phase 'prepare', which still writes plaintext: deploy phase 'encrypt' first`
+  throw new WaxsealError('CONFIG', what, { argument: 'table' })
 }
 
 export function expectPreparing(keys: Keyring, table: RotationSource): void {

@@ -120,6 +120,7 @@ describe.skipIf(missing('the guides on a real PostgreSQL', postgresMissing()))('
     expect(states).toEqual(['deactivated', 'compromised', 'active'])
     await keys.close()
     const list = readFileSync(join(guide.folder, 'affected.ndjson'), 'utf8').trimEnd().split('\n')
+    expect(JSON.parse(list.pop()!)).toMatchObject({ complete: true, rows: 150 })
     expect(new Set(list).size).toBe(150)
   })
 })
