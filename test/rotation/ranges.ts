@@ -207,7 +207,7 @@ export function rangeSuite(client: () => Client): void {
       await end(ledger.run)
       await Promise.all([ledger.finish(1), ledger.finish(1)])
       expect(await ledger.state()).toMatchObject({ isFinished: true, ranges: 0 })
-      expect(await ledger.totals()).toEqual({ seen: 2, written: 0, raced: 0 })
+      expect(await ledger.totals()).toMatchObject({ seen: 2, written: 0, raced: 0 })
       await ledger.again(1)
       expect(await ledger.state()).toMatchObject({ isFinished: true, ranges: 0 })
     })
@@ -237,8 +237,8 @@ export function rangeSuite(client: () => Client): void {
       expect(await spans(job)).toEqual([])
       expect(await next.state()).toMatchObject({ isFinished: false, ranges: 0, pass: 1 })
       await next.fill(1, [])
-      expect(await next.totals()).toEqual({ seen: 0, written: 0, raced: 0 })
-      expect(await ledger.totals()).toEqual({ seen: 1, written: 0, raced: 0 })
+      expect(await next.totals()).toMatchObject({ seen: 0, written: 0, raced: 0 })
+      expect(await ledger.totals()).toMatchObject({ seen: 1, written: 0, raced: 0 })
     })
 
     it('keep the totals of a run for workers that are late, whatever others did since; old runs are forgotten', async () => {
@@ -255,7 +255,7 @@ export function rangeSuite(client: () => Client): void {
         await next.finish(1)
         if (i > 8) continue
         expect(await ledger.state()).toMatchObject({ isFinished: true })
-        expect(await ledger.totals()).toEqual({ seen: 1, written: 0, raced: 0 })
+        expect(await ledger.totals()).toMatchObject({ seen: 1, written: 0, raced: 0 })
         expect(await ledger.failures(9)).toEqual([{ rowId: '7', code: 'MALFORMED' }])
       }
       const kept = await client().query('select job from waxseal_job where name = $1', [name])
@@ -271,7 +271,7 @@ export function rangeSuite(client: () => Client): void {
       expect(await spans(job)).toHaveLength(2)
       expect(await ledger.state()).toMatchObject({ isFinished: true })
       expect(await spans(job)).toEqual([])
-      expect(await ledger.totals()).toEqual({ seen: 1, written: 0, raced: 0 })
+      expect(await ledger.totals()).toMatchObject({ seen: 1, written: 0, raced: 0 })
     })
 
     it('give a range away whose lease is from before the clock of the database was set back', async () => {

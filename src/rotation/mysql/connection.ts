@@ -213,6 +213,20 @@ export function withoutValues(error: unknown): unknown {
   const { code, sqlState, sqlMessage } = error as { code?: string; sqlState: string; sqlMessage?: unknown }
   const isQuoting = QUOTING.includes(errno) || (/^(22|23|45)/.test(sqlState) && !NOT_QUOTING.includes(errno))
   const message = isQuoting || typeof sqlMessage !== 'string' ? 'the database refused a value' : sqlMessage
-  const told = new Error(`${message} (${code ?? 'error'} ${errno})`)
-  return Object.assign(told, { code, errno, sqlState })
+  return new ServerError(`${message} (${code ?? 'error'} ${errno})`, code, errno, sqlState)
+}
+
+/** What the client threw, under the names that it has there. */
+class ServerError extends Error {
+  override readonly name = 'ServerError'
+  readonly code: string | undefined
+  readonly errno: number
+  readonly sqlState: string
+
+  constructor(message: string, code: string | undefined, errno: number, sqlState: string) {
+    super(message)
+    this.code = code
+    this.errno = errno
+    this.sqlState = sqlState
+  }
 }
