@@ -127,14 +127,14 @@ async function drawing(
   return named(chance)
 }
 
-/** Ends a job that nobody has worked on for a while, so that the next call begins anew. */
+/** Ends a job that nobody has worked on for a while, so that the next call begins anew. Behind its last range it is about to end. */
 async function abandonStale(table: RotationSource, name: string, withinMs: number, leaseMs = 30_000): Promise<void> {
   const { books } = table
   await books.run(
     `update ${TABLES.job} set finished_at = ${books.now} where name = ? and finished_at is null
       and started_at + ? <= ${books.now} and not exists (
         select 1 from ${TABLES.range} r where r.job = ${TABLES.job}.job and (r.lease_until + ? > ${books.now}
-          or (r.owner is not null and r.lease_until > ${books.now})))`,
+          or ((r.owner is not null or r.is_done = 1) and r.lease_until > ${books.now})))`,
     [name, withinMs, withinMs - leaseMs],
   )
 }

@@ -101,6 +101,7 @@ export function tenantSuite(server: () => PostgresClient, serverUrl: () => strin
       const options = { keys, keyId: leaked, tables: await tables(), reason: 'r', settleMs: 0 }
       const report = await incident({ ...options, write: (line) => lines.push(line) })
       expect(report.isDone).toBe(true)
+      expect(JSON.parse(lines.pop()!)).toMatchObject({ complete: true, rows: 6 })
       expect(lines.map((line) => JSON.parse(line).subject)).toEqual([
         made[0],
         made[0],
