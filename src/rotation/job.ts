@@ -118,6 +118,7 @@ async function takePart(
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
   const total = await ledger.open(() => source.count(work.filter), once)
+  const doubted = work.isShrinking ? await passInDoubt(ledger, maxFailures) : undefined
   const progress = await reporter(ledger, work, total, onProgress)
   let tookPart = false
   // With a pace to keep, a batch that was read ahead would only grow stale.
@@ -177,7 +178,7 @@ async function takePart(
     if ((await ledger.failureCount(pass)) + step.failures.length <= maxFailures) return
     // In the books first, so that they can be looked into.
     await source.write([], { ...step, cursor: null, isDone: false, seen: 0 })
-    if ((await ledger.failureCount()) <= maxFailures) return
+    if ((await ledger.failureCount(pass)) <= maxFailures) return
     const message = `more than ${maxFailures} rows could not be dealt with; ${TABLES.failure} names them`
     throw new WaxsealError('LIMIT_EXCEEDED', message, { table: source.name })
   }
@@ -189,7 +190,8 @@ async function takePart(
       return partOfSlowest(ledger, source, work, { owner, leaseMs, batchSize })
     }
     const left = work.isShrinking && pass < MAX_PASSES ? await source.count(work.filter) : 0
-    if (left > (await ledger.failureCount(pass))) await ledger.again(pass)
+    const isInDoubt = left > 0 && pass === doubted
+    if (isInDoubt || left > (await ledger.failureCount(pass))) await ledger.again(pass)
     else {
       await ledger.finish(pass)
       if (work.isShrinking) tookPart = true // it has seen for itself that nothing is left
@@ -226,6 +228,17 @@ async function takePart(
   const failed = await ledger.failureCount()
   const failures = await ledger.failures(MAX_REPORTED)
   return { table: source.name, ...totals, failures, failed, aborted: signal?.aborted === true }
+}
+
+/**
+ * The pass of a run that has failures when a worker joins it: their rows may be mended since. Above the limit the job stopped
+ * for them, so they count no more. A further pass finds those that are broken still.
+ */
+async function passInDoubt(ledger: Ledger, maxFailures: number): Promise<number | undefined> {
+  const { isFinished, pass } = await ledger.state()
+  const failed = isFinished ? 0 : await ledger.failureCount(pass)
+  if (failed > maxFailures) await ledger.doubt(pass)
+  return failed > 0 ? pass : undefined
 }
 
 const WHOLE = { after: null, upTo: null }

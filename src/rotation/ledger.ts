@@ -1,6 +1,7 @@
 import { ascii, asciiJson, toHex } from '../bytes.ts'
 import { defaultEngine } from '../engine/index.ts'
 import { WaxsealError } from '../errors.ts'
+import { isDuplicate } from './refusal.ts'
 import type { Books, Cursor, RowFailure, Span, Step } from './source.ts'
 
 /**
@@ -78,6 +79,8 @@ export interface Ledger {
   failures(limit: number): Promise<readonly RowFailure[]>
   /** Of one pass, or of all: a row that broke in an earlier pass may have been mended. */
   failureCount(pass?: number): Promise<number>
+  /** Counts the failures of a pass to none: they still are named, until they are met again or the run ends. */
+  doubt(pass: number): Promise<void>
   /** Ends the run behind `pass`: writes its totals down and drops its ranges, unless somebody began another pass, or a range is not done. */
   finish(pass: number): Promise<void>
 }
@@ -297,6 +300,10 @@ export function ledgerOf(books: Books, name: string): Ledger {
       return Number((await one<{ n: unknown }>(`select count(*) as n from ${TABLES.failure} where job = ?${of}`))?.n)
     },
 
+    async doubt(pass) {
+      await run(`update ${TABLES.failure} set pass = 0 where job = ? and pass = ${Math.trunc(pass)}`, [job])
+    },
+
     async finish(pass) {
       const isOver = `j.job = ? and j.passes = ${pass} and j.finished_at is null and not exists (${undone})`
       await run(
@@ -332,16 +339,4 @@ export async function insertOnce(books: Books, sql: string, params: readonly unk
     if (isDuplicate(error)) return false
     throw error
   }
-}
-
-/** A unique index refused, in the words of PostgreSQL, MySQL and SQLite. */
-function isDuplicate(error: unknown): boolean {
-  if (WaxsealError.is(error)) return false
-  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown }
-  return (
-    code === '23505' ||
-    code === 'ER_DUP_ENTRY' ||
-    errno === 1062 ||
-    /UNIQUE constraint/i.test(String((error as Error)?.message))
-  )
 }

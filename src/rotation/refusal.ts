@@ -21,3 +21,15 @@ export function isRowRefusal(error: unknown): boolean {
   if (RESULTS.includes(resultOf(error)) || ERRNOS.includes(errno)) return true
   return [code, sqlState].some((state) => typeof state === 'string' && STATES.test(state))
 }
+
+/** A unique index refused, in the words of PostgreSQL, MySQL and SQLite. */
+export function isDuplicate(error: unknown): boolean {
+  if (WaxsealError.is(error)) return false
+  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown }
+  return (
+    code === '23505' ||
+    code === 'ER_DUP_ENTRY' ||
+    errno === 1062 ||
+    /UNIQUE constraint/i.test(String((error as Error)?.message))
+  )
+}

@@ -87,6 +87,52 @@ export function failureSuite(client: () => Client): void {
       expect((await rewrap({ keys, table, maxFailures: 5 })).failures).toHaveLength(5)
     })
 
+    /** 30 rows, of which 6 to 18 are broken, after a job that stopped for them. `mend` puts the first n right. */
+    async function stopped(maxFailures: number) {
+      const { keys, table } = await oldRows(client(), 30)
+      const good = new Map<number, string>()
+      for (let id = 6; id <= 18; id++) {
+        await damage(table.name, id, (header) => {
+          good.set(id, header)
+          return flip(header, header.length - 6)
+        })
+      }
+      const job = { keys, table, batchSize: 4, maxFailures }
+      await expect(rewrap(job)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' })
+      const mend = async (n: number): Promise<void> => {
+        for (const id of [...good.keys()].slice(0, n)) await damage(table.name, id, () => good.get(id)!)
+      }
+      return { job, mend }
+    }
+
+    it('that were mended since count no more: the same call goes on, and names those that are left', async () => {
+      const { job, mend } = await stopped(10)
+      await mend(12)
+      const report = await rewrap(job)
+      expect(report.failures).toEqual([{ rowId: '18', code: 'DECRYPTION_FAILED' }])
+      expect(report).toMatchObject({ failed: 1, written: 29 })
+      expect([...report.remaining.values()]).toEqual([1])
+    })
+
+    it.each([10, 1_000])(
+      'that all were mended leave no failure and no row behind, with a limit of %d',
+      async (limit) => {
+        const { job, mend } = await stopped(10)
+        await mend(13)
+        const report = await rewrap({ ...job, maxFailures: limit })
+        expect(report).toMatchObject({ failed: 0, failures: [], written: 30, remaining: new Map() })
+      },
+    )
+
+    it('that nobody mended end the job again, with their names', async () => {
+      const { job, mend } = await stopped(10)
+      await expect(rewrap(job)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' })
+      await expect(rewrap(job)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' })
+      expect((await rewrap({ ...job, maxFailures: 13 })).failures).toHaveLength(13)
+      await mend(13)
+      expect(await rewrap(job)).toMatchObject({ failed: 0, written: 13, remaining: new Map() })
+    })
+
     it('let progress count up to the total, also when a pass is repeated', async () => {
       const { keys, record, table } = await oldRows(client())
       for (const id of [1, 2, 3]) await damage(table.name, id, (h) => flip(h, h.length - 6))
