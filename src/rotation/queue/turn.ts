@@ -93,8 +93,11 @@ export function codeOf(error: unknown): string {
   return typeof told === 'string' ? told : 'Error'
 }
 
-/** The error that the queue keeps. The message of a database client may quote the value that did not fit. */
+/**
+ * The error that the queue keeps: a code. The message of a database client may quote the value that did not fit, and one of
+ * our own names a root key or a keyring.
+ */
 export function forQueue(error: unknown): WaxsealError {
-  if (WaxsealError.is(error)) return error
+  if (WaxsealError.is(error)) return new WaxsealError(error.code, `${error.code}; onError has it`)
   return new WaxsealError('CONFLICT', `something outside waxseal failed with ${codeOf(error)}; onError has it`)
 }
