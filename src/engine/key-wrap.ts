@@ -56,22 +56,27 @@ export function unwrapMany(decrypt: Blocks, wrapped: Uint8Array): Unwrapped {
   const count = countOf('wrapped', wrapped, WRAPPED)
   const keys = new Uint8Array(count * KEY)
   const intact = new Uint8Array(count)
-  eachPart(wrapped, WRAPPED, (part, n, first) => {
-    outsideBytes.set(part)
-    for (let k = 0; k < n; k++) {
-      blocks[4 * k] = outside[10 * k]!
-      blocks[4 * k + 1] = outside[10 * k + 1]!
-      for (let i = 0; i < 8; i++) registers[8 * k + i] = outside[10 * k + 2 + i]!
-    }
-    for (let t = STEPS; t >= 1; t--) step(decrypt, n, t, t, 0)
-    for (let k = 0; k < n; k++) {
-      const difference = (blocks[4 * k]! ^ IV) | (blocks[4 * k + 1]! ^ IV)
-      const same = 1 ^ ((difference | -difference) >>> 31)
-      intact[first + k] = same
-      for (let i = 0; i < 8; i++) registers[8 * k + i]! &= -same
-    }
-    keys.set(registerBytes.subarray(0, n * KEY), first * KEY)
-  })
+  try {
+    eachPart(wrapped, WRAPPED, (part, n, first) => {
+      outsideBytes.set(part)
+      for (let k = 0; k < n; k++) {
+        blocks[4 * k] = outside[10 * k]!
+        blocks[4 * k + 1] = outside[10 * k + 1]!
+        for (let i = 0; i < 8; i++) registers[8 * k + i] = outside[10 * k + 2 + i]!
+      }
+      for (let t = STEPS; t >= 1; t--) step(decrypt, n, t, t, 0)
+      for (let k = 0; k < n; k++) {
+        const difference = (blocks[4 * k]! ^ IV) | (blocks[4 * k + 1]! ^ IV)
+        const same = 1 ^ ((difference | -difference) >>> 31)
+        intact[first + k] = same
+        for (let i = 0; i < 8; i++) registers[8 * k + i]! &= -same
+      }
+      keys.set(registerBytes.subarray(0, n * KEY), first * KEY)
+    })
+  } catch (error) {
+    wipe(keys) // of the parts before
+    throw error
+  }
   return { keys, intact }
 }
 
