@@ -64,16 +64,24 @@ export const RUN: Readonly<Record<Command, Run>> = {
     const sample = context.given.number('sample')
     const anew = context.given.flag('anew')
     const options = { ...(sample !== undefined && { sample }), ...(anew && { resumeWithinMs: 0 }) }
-    return eachTable(context, (job: Job) => verify({ ...job, ...options }), verifiedLines)
+    const isUnclaimed = ({ unclaimed }: VerifyReport): boolean => unclaimed.rows > 0
+    return eachTable(context, (job: Job) => verify({ ...job, ...options }), verifiedLines, isUnclaimed)
   },
 
-  encrypt: (context) => eachTable(context, encryptAndProve, encryptedLines),
+  encrypt: (context) =>
+    eachTable(
+      context,
+      encryptAndProve,
+      ({ plaintextRemains }) => [`  ${plaintextRemains ?? 'no plaintext remains'}`],
+      ({ plaintextRemains }) => plaintextRemains !== undefined,
+    ),
 
   decrypt: (context) =>
     eachTable(
       context,
       (job: Job) => decryptInPlace(job),
       ({ sealed }) => [`  left encrypted: ${count(sealed)} rows`],
+      ({ sealed }) => sealed > 0,
     ),
   suspend,
   retire: retireCommand,
@@ -85,11 +93,15 @@ type Job = JobOptions & Pick<CliConfig, 'keys'> & { readonly table: RotationSour
 
 const MAX_NAMED = 20
 
-/** Runs a job over the tables, one after the other; `lines` says what is particular to it. */
+/**
+ * Runs a job over the tables, one after the other. `lines` says what is particular to it, `isUnfinished` whether rows are not
+ * as they should be though none failed.
+ */
 async function eachTable<R extends JobReport>(
   context: Context,
   run: (job: Job) => Promise<R>,
   lines: (report: R) => readonly string[],
+  isUnfinished: (report: R) => boolean = () => false,
 ): Promise<boolean> {
   const { keys, given, out, signal } = context
   let hasFailed = false
@@ -112,11 +124,6 @@ async function eachTable<R extends JobReport>(
   return hasFailed
 }
 
-/** Rows that are not as they should be, though none failed. */
-function isUnfinished(report: Partial<VerifyReport & Encrypted>): boolean {
-  return (report.unclaimed?.rows ?? 0) > 0 || report.plaintextRemains !== undefined
-}
-
 const movedLines = ({ remaining }: { readonly remaining: ReadonlyMap<string, number> }): string[] =>
   [...remaining].map(([keyId, rows]) => `  left: ${count(rows)} rows under ${keyId}`)
 
@@ -135,10 +142,6 @@ async function encryptAndProve(job: Job): Promise<Encrypted> {
     return { ...report, plaintextRemains: error.message }
   }
 }
-
-const encryptedLines = ({ plaintextRemains }: Encrypted): string[] => [
-  `  ${plaintextRemains ?? 'no plaintext remains'}`,
-]
 
 function verifiedLines({ total, sealed, plaintext, byVersion, unclaimed, startedAt, sample }: VerifyReport): string[] {
   const versions = [...byVersion].filter(([, rows]) => rows > 0).map(([keyId, rows]) => `${count(rows)} under ${keyId}`)
