@@ -7,6 +7,7 @@ import { incidentSuite } from './incident.ts'
 import { jobSuite } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
+import { movingSuite } from './moving.ts'
 import { mysqlSuite } from './mysql.ts'
 import { mysqlInPlaceSuite } from './mysql-inplace.ts'
 import { NAMES, nameSuite } from './names.ts'
@@ -42,6 +43,7 @@ describe.skipIf(missing('rotation on a real MariaDB', mariadbMissing()))('a real
     nameSuite(client, names)
     writerSuite(client)
     reencryptSuite(client)
+    movingSuite(client)
     verifySuite(client)
     rangeSuite(client)
     planSuite(client)
