@@ -89,6 +89,8 @@ export interface Dialect {
   countText(count: string): string
   /** True for ids behind the bounds, or up to and including them. Bounds come in the order of their parameters. */
   compare(own: readonly string[], than: 'behind' | 'upTo', bound: (i: number) => string): string
+  /** True where text is not `than`, byte by byte, whatever the collation of its column. */
+  differs(text: string, than: string): string
   layout(): Promise<Layout>
   cells(extent: Extent): Promise<Cells>
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
@@ -121,7 +123,7 @@ export function tableSource<D extends Declaration>(
   const own = ids.map((id) => `t.${quote.column(id.column)}`)
   const alias = ids.map((_, i) => quote.column(`id${i}`))
   const extra = options.select ?? []
-  const leftover = leftoverOf(schema, quote, options.plaintext)
+  const leftover = leftoverOf(schema, dialect, options.plaintext)
   const unknown = Object.keys(options.plaintext ?? {}).find(
     (name) => !schema.moved.some((field) => field.name === name),
   )
@@ -282,7 +284,7 @@ export function tableSource<D extends Declaration>(
  * True where plaintext stands beside an envelope: a column that sealing empties has a value (while the table migrates: it may be
  * dropped afterwards), or a text that has to be a ciphertext is none. Bytes and JSON are told by opening them.
  */
-function leftoverOf(schema: Schema, quote: Quoting, plaintext: TableOptions['plaintext']): string {
+function leftoverOf(schema: Schema, { quote, differs }: Dialect, plaintext: TableOptions['plaintext']): string {
   const moved = new Set(schema.moved.map(({ name }) => name))
   const sealed = schema.kind === 'columns' ? schema.columns : []
   const emptied = schema.migrate ? [...columnsOf(schema, 'all', plaintext)].filter(([, name]) => moved.has(name)) : []
@@ -290,7 +292,7 @@ function leftoverOf(schema: Schema, quote: Quoting, plaintext: TableOptions['pla
   const parts = [
     ...emptied.map(([column]) => `t.${quote.column(column)} is not null`),
     ...sealed.filter(isText).map(({ column }) => {
-      return `substr(t.${quote.column(column)}, 1, ${FIELD_PREFIX.length}) <> '${FIELD_PREFIX}'`
+      return differs(`substr(t.${quote.column(column)}, 1, ${FIELD_PREFIX.length})`, `'${FIELD_PREFIX}'`)
     }),
   ]
   return parts.join(' or ') || '1 = 0'

@@ -1,7 +1,7 @@
 import mysql, { type Connection, type PoolOptions } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { bytes, int, text, uuid } from '../../src/index.ts'
-import { encryptInPlace, reencrypt, retire, rewrap, verify } from '../../src/rotation/index.ts'
+import { encryptInPlace, proveEncrypted, reencrypt, retire, rewrap, verify } from '../../src/rotation/index.ts'
 import { JOB_TABLES, keyIdIndex, type Mysql, mysqlTable } from '../../src/rotation/sources/mysql.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import { sqlOf } from '../support/snippets.ts'
@@ -579,6 +579,46 @@ export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
   it.each([undefined, null, {}, { query() {} }, { execute() {} }])('%j is no client', (db) => {
     expect(() => mysqlTable(db as unknown as Mysql, people())).toThrow(expect.objectContaining({ argument: 'db' }))
   })
+
+  it('a server that is read-only, as replicas are, proves nothing', async () => {
+    const { keys, oldId, table } = await oldRows(client(), 3)
+    await rewrap({ keys, table })
+    const { own } = client()
+    await own('set global read_only = 1')
+    try {
+      const refused = {
+        code: 'CONFIG',
+        table: table.name,
+        argument: 'db',
+        message: expect.stringContaining('read-only'),
+      }
+      await expect(retire({ keys, keyId: oldId, tables: [table] })).rejects.toMatchObject(refused)
+      await expect(proveEncrypted(table)).rejects.toMatchObject(refused)
+    } finally {
+      await own('set global read_only = 0')
+    }
+    await retire({ keys, keyId: oldId, tables: [table] })
+  })
+
+  it.each(['utf8mb4', 'latin1', 'utf16'])(
+    'plaintext that begins like a ciphertext in other letters is found, in %s',
+    async (charset) => {
+      const keys = testKeyring()
+      const record = people()
+      await createTable(client().query, record)
+      await insert(client().query, record, keys, [1, 2].map(person))
+      const { table } = record.schema
+      const { own } = client()
+      await own(`alter table ${table} modify email text character set ${charset}`)
+      expect(await proveEncrypted(client().table(record))).toBe(2)
+      for (const text of ['WXF:', 'wxf', 'wxf :', '']) {
+        await own(`update ${table} set email = '${text}secret' where id = 2`)
+        await expect(proveEncrypted(client().table(record)), text).rejects.toMatchObject({ code: 'CONFLICT' })
+      }
+      await own(`update ${table} set email = null where id = 2`)
+      expect(await proveEncrypted(client().table(record))).toBe(2)
+    },
+  )
 
   it('a pool of callbacks is refused', async () => {
     const { pool } = client().name === 'mysql2' ? (client().db as mysql.Pool) : { pool: undefined }

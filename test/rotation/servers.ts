@@ -30,6 +30,17 @@ export function serverSuite(client: () => PostgresClient, url: () => string): vo
     }
   }
 
+  it('plaintext that a collation takes for the beginning of a ciphertext is found', async () => {
+    const { query } = client()
+    const { table } = await oldRows(client(), 2)
+    const collation = freshName('insensitive')
+    await query(`create collation ${collation} (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+    await query(`alter table ${table.name} alter email type text collate ${collation}`)
+    expect(await proveEncrypted(table)).toBe(2)
+    await query(`update ${table.name} set email = 'WXF:secret' where id = 2`)
+    await expect(proveEncrypted(table)).rejects.toMatchObject({ code: 'CONFLICT' })
+  })
+
   it('row-level security that hides rows: nothing that counts begins, and its owner may retire the version', async () => {
     const { query } = client()
     const { keys, record, oldId, table } = await oldRows(client(), 4)

@@ -17,6 +17,8 @@ export interface SqlTable {
   column(name: string): SqlColumn
   readonly all: readonly SqlColumn[]
   readonly isVersioned: boolean
+  /** The server takes no writes of its users, as a replica should not. */
+  readonly isReadOnly: boolean
   /** Bytes of the largest statement. */
   readonly maxPacket: number
 }
@@ -31,6 +33,10 @@ export function exact(column: SqlColumn, own: string): string {
   if (column.type === 'timestamp') return `cast(cast(unix_timestamp(${own}) as char) as binary)`
   return `cast(convert(cast(${own} as char) using utf8mb4) as binary)`
 }
+
+/** NULL is no text. Bytes that are no UTF-8 become NULL in MySQL, and are another text. */
+export const differs = (text: string, than: string): string =>
+  `${text} is not null and not (cast(convert(${text} using utf8mb4) as binary) <=> ${than})`
 
 /** An id's text as it compares with its column, by the column's own type and collation. `text` is an expression. */
 export function typed(column: SqlColumn, text: string): string {
@@ -65,7 +71,8 @@ export async function readTable({ query }: Pick<Connection, 'query'>, schema: Sc
   const [table] = await query<Record<string, unknown>>(
     `select t.table_type as kind, (select max(e.transactions) from information_schema.engines e where e.engine = t.engine)
         as transactions, t.engine as engine, cast(@@autocommit + 0 as char) as autocommit,
-        cast(@@max_allowed_packet as char) as packet
+        cast(@@max_allowed_packet as char) as packet, cast(@@global.read_only as char) as read_only,
+        cast(@@global.innodb_read_only as char) as no_writes
       from information_schema.tables t where ${here}`,
     values,
   )
@@ -101,6 +108,7 @@ export async function readTable({ query }: Pick<Connection, 'query'>, schema: Sc
   return {
     all,
     isVersioned: kind === 'SYSTEM VERSIONED',
+    isReadOnly: [table.read_only, table.no_writes].some((set) => !/^(0|off)$/i.test(textOf(set))),
     maxPacket: Number(table.packet),
     column(name) {
       const column = known.get(name.toLowerCase())

@@ -24,14 +24,19 @@ export async function locate(query: Query, table: string): Promise<readonly [str
   return [row!.schema, row!.table]
 }
 
-/** CONFIG unless every row of the table can be seen: row-level security may hide some from a role, a view from everybody. */
-export async function assertSeesAll(query: Query, table: string, name: string): Promise<void> {
-  const [row] = await query<{ hides: boolean; kind: string }>(
-    `select row_security_active(oid) as hides, relkind::text as kind from pg_class where oid = $1::text::regclass`,
+/**
+ * CONFIG unless every row of the table can be seen: row-level security may hide some from a role, a view from everybody; with
+ * `history` also on a standby, which may not have them yet.
+ */
+export async function assertSeesAll(query: Query, table: string, name: string, history?: 'history'): Promise<void> {
+  const [row] = await query<{ hides: boolean; kind: string; lags: boolean }>(
+    `select row_security_active(oid) as hides, relkind::text as kind, pg_is_in_recovery() as lags
+      from pg_class where oid = $1::text::regclass`,
     [table],
   )
   const wrong = (message: string): WaxsealError => new WaxsealError('CONFIG', message, { table: name, argument: 'db' })
   if (row?.kind === 'v') throw wrong(`${name} is a view, which may hide rows: declare its table`)
+  if (history && row?.lags !== false) throw wrong('the server is a standby, which may lag behind: ask the primary')
   if (row?.hides === false) return
   throw wrong(`row-level security of ${name} may hide rows from this role: use one that bypasses it`)
 }

@@ -8,6 +8,7 @@ import { mysqlBooks, writeStep } from '../mysql/books.ts'
 import { isBinary, isInteger, type SqlColumn } from '../mysql/column.ts'
 import {
   compareExpanded,
+  differs,
   exact,
   idParameter,
   keyIdColumn,
@@ -202,6 +203,7 @@ export function mysqlTable<D extends Declaration>(
     place: (_, value) => (value instanceof Uint8Array ? 'unhex(?)' : '?'),
     countText: (count) => `cast(${count} as char)`,
     compare: compareExpanded,
+    differs,
     layout,
     cells,
 
@@ -218,7 +220,12 @@ export function mysqlTable<D extends Declaration>(
     async assertSeesAll(history) {
       const table = await readTable(connection, schema)
       keyIdOf(table, schema) // the column may have been replaced since
-      if (!history || !table.isVersioned) return
+      if (!history) return
+      if (table.isReadOnly) {
+        const message = 'the server is read-only, as a replica is, which may lag behind: ask the primary'
+        throw new WaxsealError('CONFIG', message, { table: schema.table, argument: 'db' })
+      }
+      if (!table.isVersioned) return
       const message = 'the history of a table with system versioning keeps rows under old versions: drop it first'
       throw new WaxsealError('CONFIG', message, { table: schema.table, argument: 'record' })
     },

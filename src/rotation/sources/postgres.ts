@@ -189,6 +189,7 @@ function tableAt<D extends Declaration>(
     quote: STANDARD,
     countText: (count) => `${count}::text`,
     compare: compareRows,
+    differs: (text, than) => `${text} collate "C" <> ${than}`,
     layout: async () => layout,
     cells,
 
@@ -201,7 +202,7 @@ function tableAt<D extends Declaration>(
       return row ? { written: Number(row.written) } : null
     },
 
-    assertSeesAll: () => assertSeesAll(query, table, name),
+    assertSeesAll: (history) => assertSeesAll(query, table, name, history),
     locate: () => locate(query, table),
     async lookalikes() {
       const { envelopeColumn: column, encoding } = schema

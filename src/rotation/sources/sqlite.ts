@@ -113,6 +113,7 @@ export function sqliteTable<D extends Declaration>(
     quote: STANDARD,
     countText: (count) => `cast(${count} as text)`,
     compare: compareRows,
+    differs: (text, than) => `${text} <> ${than}`, // the result of a function has no collation
     layout: async () => layout,
     async cells(extent) {
       await checkColumns(needed(columnsOf(schema, extent, options.plaintext).keys()))
