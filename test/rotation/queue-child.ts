@@ -73,7 +73,7 @@ async function main(machine: Machine): Promise<void> {
     async write(changes, step) {
       await new Promise((done) => setTimeout(done, batchMs))
       if (machine.isMortal) process.kill(process.pid, 'SIGKILL')
-      if (failing-- > 0) throw Object.assign(new Error('invalid input: "person1@example.org"'), { code: '22P02' })
+      if (failing-- > 0) throw Object.assign(new Error('invalid input: "person1@example.org"'), { code: 'XX000' })
       const stepped = await source.write(changes, step)
       if (stepped) tell({ wrote: stepped.written })
       return stepped
