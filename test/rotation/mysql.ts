@@ -363,7 +363,8 @@ export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
         const job = rewrap({ keys, table, batchSize: 4 })
         await expect(job).rejects.toThrow('the database refused a value')
         await job.catch((error) => expect(JSON.stringify([error, error.message])).not.toContain('secret'))
-        expect((await table.countByKey([oldId])).get(oldId)).toBe(6)
+        // Halved down to the step that the books refuse, without any row.
+        expect((await table.countByKey([oldId])).get(oldId)).toBe(3)
       } finally {
         await own('drop trigger full')
       }
