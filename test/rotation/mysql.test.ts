@@ -10,6 +10,7 @@ import { matrixSuite } from './matrix.ts'
 import { mysqlSuite } from './mysql.ts'
 import { mysqlInPlaceSuite } from './mysql-inplace.ts'
 import { NAMES, nameSuite } from './names.ts'
+import { orphanSuite } from './orphans.ts'
 import { pageSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
@@ -42,6 +43,7 @@ describe.skipIf(missing('rotation on a real MariaDB', mariadbMissing()))('a real
     nameSuite(client, names)
     writerSuite(client)
     reencryptSuite(client)
+    orphanSuite(client)
     verifySuite(client)
     rangeSuite(client)
     planSuite(client)
