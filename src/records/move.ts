@@ -2,7 +2,7 @@ import type { KeySource } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import { refuseOrphans } from './change.ts'
 import type { Row, Schema } from './compile.ts'
-import { located } from './located.ts'
+import { located, type Place } from './located.ts'
 import { hasOthers } from './packed.ts'
 import { contextBytes, type Draft, envelopeOf, expectRow, openRow, sealRow } from './record.ts'
 import type { RowKey } from './row.ts'
@@ -46,10 +46,7 @@ export function moveRow(from: Schema, to: Schema, keys: KeySource, row: Row, con
       place.field = missing.name
       throw new WaxsealError('SCHEMA', `"${missing.stored}" is missing: select every protected column, or it is lost`)
     }
-    const plain = openRow(from, keys, row, context, 'reencrypt', place, (key, packed) =>
-      refuseLoss(from, row, key, packed),
-    )
-    if (!plain) throw new WaxsealError('SCHEMA', 'expected a row, got one of nulls')
+    const plain = openKnown(from, keys, row, context, 'reencrypt', place)
     const next: Draft = {}
     for (const [i, { name }] of from.ids.entries()) next[to.ids[i]!.name] = row[name]
     for (const { name, node } of to.columns) {
@@ -63,6 +60,26 @@ export function moveRow(from: Schema, to: Schema, keys: KeySource, row: Row, con
     }
     return sealRow(to, keys, next, contextBytes(to, next, context), place)
   })
+}
+
+/** The plaintext of a row whose data key is given up for good: nothing else may be sealed in it. */
+export function openWhole(schema: Schema, keys: KeySource, row: Row, context: Row | undefined): Draft {
+  return located(schema, keys, 'decrypt', row, (place) => openKnown(schema, keys, row, context, 'decrypt', place))
+}
+
+function openKnown(
+  schema: Schema,
+  keys: KeySource,
+  row: Row,
+  context: Row | undefined,
+  operation: 'decrypt' | 'reencrypt',
+  place: Place,
+): Draft {
+  const plain = openRow(schema, keys, row, context, operation, place, (key, packed) =>
+    refuseLoss(schema, row, key, packed),
+  )
+  if (!plain) throw new WaxsealError('SCHEMA', 'expected a row, got one of nulls')
+  return plain
 }
 
 /** What this declaration does not know of a row would be left without its key. */

@@ -130,7 +130,7 @@ async function takePart(
     if (signal?.aborted) return null
     const started = performance.now()
     const limit = pace.batchSize
-    const rows = await source.page(work.filter, span, limit, work.extent)
+    const rows = await source.page(work.filter, span, limit, work.extent, work.orphans)
     const outcomes = await applyAll(source, work, rows)
     return { outcomes, isLast: rows.length < limit, ms: performance.now() - started }
   }

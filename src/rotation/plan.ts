@@ -146,7 +146,7 @@ async function measure(
   const handle = keys.as({ purpose: 'plan' })
   const work: Work = (action === 'rewrap' ? rewrapWork : reencryptWork)(handle, table, from)
   const started = performance.now()
-  const sample = await table.page(work.filter, { after: null, upTo: null }, rows, work.extent)
+  const sample = await table.page(work.filter, { after: null, upTo: null }, rows, work.extent, work.orphans)
   let fine = 0
   for (const read of sample) {
     try {

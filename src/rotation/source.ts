@@ -122,7 +122,8 @@ export interface RotationSource {
   /** How many rows are under each of the keys; one indexed query a key. */
   countByKey(keyIds: readonly string[]): Promise<ReadonlyMap<string, number>>
   count(filter: Filter, span?: Span): Promise<number>
-  page(filter: Filter, span: Span, limit: number, extent: Extent): Promise<readonly ReadRow[]>
+  /** With `orphans`, rows also have what is sealed in columns that no declaration here knows: for jobs that give up data keys. */
+  page(filter: Filter, span: Span, limit: number, extent: Extent, orphans?: 'orphans'): Promise<readonly ReadRow[]>
   /** Up to `parts` − 1 cursors that cut the rows of a span into parts of about the same size. */
   cut(filter: Filter, span: Span, parts: number): Promise<readonly Cursor[]>
   /**

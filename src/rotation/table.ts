@@ -5,7 +5,9 @@ import { type Column, type IdColumn, type Node, rowId, type Schema } from '../re
 import type { Records } from '../records/records.ts'
 import type { Declaration } from '../records/schema.ts'
 import { keyIdParameter, type Quoting } from '../records/sql.ts'
+import { addSuspects, checkOthers, knownColumns, type Suspect } from './orphans.ts'
 import type {
+  AnyRecord,
   Books,
   Change,
   Cursor,
@@ -32,6 +34,11 @@ export interface TableOptions {
   readonly context?: (row: SourceRow) => SourceRow
   /** Whose data a row is, of its ids and the columns of `select`: for the list of an incident. */
   readonly subject?: (row: SourceRow) => string | undefined
+  /**
+   * Records that share the table, each with an envelope column of its own. What is sealed in columns of nobody makes a row one
+   * that jobs leave as it is (SCHEMA), where they would give up its data key.
+   */
+  readonly otherRecords?: readonly AnyRecord[]
 }
 
 /** The node of a column that is JSON also when it is sealed. */
@@ -93,6 +100,8 @@ export interface Dialect {
   differs(text: string, than: string): string
   layout(): Promise<Layout>
   cells(extent: Extent): Promise<Cells>
+  /** The columns besides, asked for every page: a release may add one at any time. Generated ones hold nothing of their own. */
+  suspects(known: ReadonlySet<string>): Promise<readonly Suspect[]>
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
   assertSeesAll(history?: 'history'): Promise<void>
   /** The schema, if there are any, and the name of the table, as this connection finds it; the declared name by default. */
@@ -128,6 +137,10 @@ export function tableSource<D extends Declaration>(
     (name) => !schema.moved.some((field) => field.name === name),
   )
   if (unknown !== undefined) throw config(`plaintext.${unknown}`, 'a field that is sealed into another column', unknown)
+
+  const others = options.otherRecords ?? []
+  checkOthers(schema, others)
+  const sealed = knownColumns(schema, to, others)
 
   /** A condition and its parameters. */
   function where(layout: Layout, filter: Filter, span: Span): { text: string; values: unknown[] } {
@@ -213,9 +226,10 @@ export function tableSource<D extends Declaration>(
       return countWhere(text, values)
     },
 
-    async page(filter, span, limit, extent) {
+    async page(filter, span, limit, extent, orphans) {
       const layout = await dialect.layout()
       const cells = await dialect.cells(extent)
+      const suspects = orphans ? await dialect.suspects(sealed) : []
       const stored = [...columns(extent)]
       const read = new Set(stored.map(([column]) => column))
       const targets = to ? [...columnsOf(to, 'sealed')] : []
@@ -226,6 +240,7 @@ export function tableSource<D extends Declaration>(
         ...idTexts(layout),
         ...[...places].flatMap(([column, i]) => cells.select(column, i)),
         ...extra.flatMap((column, i) => cells.selectExtra(column, i)),
+        ...suspects.map(({ sql }, i) => `${sql} as o${i}`),
       ]
       const { text, values } = where(layout, filter, span)
       const rows = await query<Found>(
@@ -249,12 +264,19 @@ export function tableSource<D extends Declaration>(
             into[name] = layout.ids[i]!.value(cursor[i]!)
           })
         putIds(row, ids)
-        if (!to) return { row, was, cursor }
+        if (!to) {
+          addSuspects(suspects, found, [[row, schema]])
+          return { row, was, cursor }
+        }
         const next: Record<string, unknown> = {}
         for (const [column, property] of targets) {
           next[property] = cells.value(found, column, places.get(column)!, nestedIn(to, column))
         }
         putIds(next, to.ids)
+        addSuspects(suspects, found, [
+          [row, schema],
+          [next, to],
+        ])
         return { row, next, was, cursor }
       })
     },

@@ -5,7 +5,7 @@ import { WaxsealError } from '../errors.ts'
 import type { Rewrapped } from '../records/change.ts'
 import type { Column, Schema } from '../records/compile.ts'
 import type { RowResult } from '../records/many.ts'
-import { isOfKind, moveRow } from '../records/move.ts'
+import { isOfKind, moveRow, openWhole } from '../records/move.ts'
 import { isSealedField } from '../records/row.ts'
 import type { AnyRecord, Change, Extent, Filter, ReadRow, RotationSource, SourceRow } from './source.ts'
 
@@ -14,6 +14,8 @@ export interface Work {
   readonly name: 'rewrap' | 'reencrypt' | 'encrypt' | 'decrypt' | 'verify'
   readonly filter: Filter
   readonly extent: Extent
+  /** Of work that gives up data keys: a row with a field that the declaration does not know is left. */
+  readonly orphans?: 'orphans'
   /** Rows that it leaves behind are under the filter no more; a verification leaves all where they are. */
   readonly isShrinking: boolean
   apply(read: ReadRow): Change | null
@@ -79,6 +81,7 @@ export function reencryptWork(keys: Keys, source: RotationSource, from: readonly
     name: 'reencrypt',
     filter: { keys: from },
     extent: 'sealed',
+    orphans: 'orphans',
     isShrinking: true,
     ready: () => keys.ready(),
     apply(read) {
@@ -130,6 +133,7 @@ export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from
     name: 'reencrypt',
     filter: { keys: from },
     extent: 'sealed',
+    orphans: 'orphans',
     isShrinking: true,
     ready: () => keys.ready(),
     apply(read) {
@@ -174,12 +178,13 @@ export function decryptWork(keys: Keys, source: RotationSource): Work {
     name: 'decrypt',
     filter: 'sealed',
     extent: 'all',
+    orphans: 'orphans',
     isShrinking: true,
     ready: () => keys.ready(),
     apply(read) {
       const stored: Record<string, unknown> = { ...read.row }
       for (const { name, stored: property } of columns) if (property !== name) delete stored[name]
-      const plain = source.record.decrypt(keys, stored as never, source.contextOf(read.row) as never) as SourceRow
+      const plain = openWhole(source.record.schema, sourceOf(keys), stored, source.contextOf(read.row))
       for (const { name, node } of columns) {
         if (node.type === 'leaf' || isJson(plain[name])) continue
         throw new WaxsealError('SCHEMA', `"${name}" holds a value that JSON cannot`, { field: name })

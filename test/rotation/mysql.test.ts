@@ -11,6 +11,7 @@ import { movingSuite } from './moving.ts'
 import { mysqlSuite } from './mysql.ts'
 import { mysqlInPlaceSuite } from './mysql-inplace.ts'
 import { NAMES, nameSuite } from './names.ts'
+import { orphanSuite } from './orphans.ts'
 import { pageSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
@@ -44,6 +45,7 @@ describe.skipIf(missing('rotation on a real MariaDB', mariadbMissing()))('a real
     writerSuite(client)
     reencryptSuite(client)
     movingSuite(client)
+    orphanSuite(client)
     verifySuite(client)
     rangeSuite(client)
     planSuite(client)

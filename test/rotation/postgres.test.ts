@@ -12,6 +12,7 @@ import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
 import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
+import { orphanSuite } from './orphans.ts'
 import { collationSuite, pageSuite, sequenceSuite } from './pages.ts'
 import { planSuite } from './plan.ts'
 import { rangeSuite } from './ranges.ts'
@@ -49,6 +50,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     nameSuite(client)
     writerSuite(client)
     reencryptSuite(client)
+    orphanSuite(client)
     movingSuite(client)
     verifySuite(client)
     inPlaceSuite(client)

@@ -13,6 +13,7 @@ import { jobSuite } from './jobs.ts'
 import { matrixSuite } from './matrix.ts'
 import { movingSuite } from './moving.ts'
 import { nameSuite } from './names.ts'
+import { orphanSuite } from './orphans.ts'
 import { pageSuite } from './pages.ts'
 import { rangeSuite } from './ranges.ts'
 import { reencryptSuite } from './reencrypt.ts'
@@ -48,6 +49,7 @@ function suites(name: string, Database: () => Constructor): void {
   nameSuite(() => client)
   writerSuite(() => client)
   reencryptSuite(() => client)
+  orphanSuite(() => client)
   movingSuite(() => client)
   verifySuite(() => client)
   rangeSuite(() => client)

@@ -1,7 +1,8 @@
-import type { Encoding } from '../../envelope/format.ts'
+import { type Encoding, FIELD_PREFIX } from '../../envelope/format.ts'
 import { config, WaxsealError } from '../../errors.ts'
 import type { Query } from '../../postgres.ts'
 import { quoteColumn } from '../../records/sql.ts'
+import type { Suspect } from '../orphans.ts'
 
 /** What the catalog of a PostgreSQL says about tables. `table` is a name in SQL, quoted. */
 
@@ -72,6 +73,37 @@ export async function lookalikes(
       order by 1, 2`,
     [table, envelope.column],
   )
+}
+
+/**
+ * Texts, arrays and composites of them, types that are read as text, such as JSON; with `bytes` also bytea. Domains have the
+ * category of what they are over. Before PostgreSQL 12 the catalog has no attgenerated.
+ */
+export async function suspects(
+  query: Query,
+  table: string,
+  encoding: Encoding,
+  known: ReadonlySet<string>,
+): Promise<readonly Suspect[]> {
+  const rows = await query<{ name: string; type: string }>(
+    `with recursive base(name, type, n) as (
+        select a.attname::text, a.atttypid, a.attnum from pg_attribute a
+          where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped
+            and coalesce(to_jsonb(a) ->> 'attgenerated', '') = ''
+        union all
+        select b.name, y.typbasetype, b.n from base b join pg_type y on y.oid = b.type where y.typtype = 'd')
+      select b.name as name, y.typname::text as type from base b join pg_type y on y.oid = b.type
+      where y.typtype <> 'd' and y.typcategory in ('S', 'U', 'A', 'C') and y.typname not in ('uuid', 'name') order by b.n`,
+    [table],
+  )
+  const others = rows.filter(({ name, type }) => !known.has(name) && (type !== 'bytea' || encoding === 'bytes'))
+  return others.map(({ name, type }) => {
+    const own = `t.${quoteColumn(name)}`
+    // Under some collations no text is found within another one.
+    const holds = `strpos(${own}::text collate "C", '${FIELD_PREFIX}') > 0`
+    const sql = type === 'bytea' ? own : `case when ${holds} then ${own}::text end`
+    return { column: name, sql, read: (selected) => selected as string | Uint8Array }
+  })
 }
 
 /** The schemas that `wanted` names and that have the table, in order. A pattern is matched against names of schemas. */

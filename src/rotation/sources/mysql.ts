@@ -1,11 +1,12 @@
 import { fromHex, toHex } from '../../bytes.ts'
+import { FIELD_PREFIX } from '../../envelope/format.ts'
 import { config, WaxsealError } from '../../errors.ts'
 import type { Node } from '../../records/compile.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdIn } from '../../records/sql.ts'
 import { mysqlBooks, writeStep } from '../mysql/books.ts'
-import { isBinary, isInteger, type SqlColumn } from '../mysql/column.ts'
+import { isBinary, isInteger, isText, type SqlColumn } from '../mysql/column.ts'
 import {
   compareExpanded,
   differs,
@@ -206,6 +207,21 @@ export function mysqlTable<D extends Declaration>(
     differs,
     layout,
     cells,
+
+    async suspects(known) {
+      const names = new Set([...known].map((column) => column.toLowerCase()))
+      const holds = (column: SqlColumn): boolean =>
+        isText(column) || column.type === 'json' || (schema.encoding === 'bytes' && isBinary(column))
+      const { all: now } = await readTable(connection, schema)
+      const others = now.filter(
+        (column) => holds(column) && column.expression === undefined && !names.has(column.name.toLowerCase()),
+      )
+      return others.map((column) => {
+        const value = exact(column, own(column.name))
+        const sql = isBinary(column) ? value : `case when instr(${value}, '${FIELD_PREFIX}') > 0 then ${value} end`
+        return { column: column.name, sql, read: (selected) => cellOf(column, selected)! }
+      })
+    },
 
     async write(changes, step) {
       const table = await read()

@@ -5,7 +5,16 @@ import type { Declaration } from '../../records/schema.ts'
 import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
 import { asArrays, asDocuments, type BatchColumn, FIRST_OF_BATCH, SEALED } from '../postgres/batch.ts'
 import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
-import { assertSeesAll, locate, lookalikes, nameOf, schemasWith, sqlOf, type TablePlace } from '../postgres/tables.ts'
+import {
+  assertSeesAll,
+  locate,
+  lookalikes,
+  nameOf,
+  schemasWith,
+  sqlOf,
+  suspects,
+  type TablePlace,
+} from '../postgres/tables.ts'
 import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
 import type { AnyRecord, Change, RotationSource, SourceRow, Step } from '../source.ts'
 import { type Cells, compareRows, type IdSql, idValue, type TableOptions, tableSource } from '../table.ts'
@@ -192,6 +201,7 @@ function tableAt<D extends Declaration>(
     differs: (text, than) => `${text} collate "C" <> ${than}`,
     layout: async () => layout,
     cells,
+    suspects: (known) => suspects(query, table, schema.encoding, known),
 
     async write(changes, step) {
       const [first] = changes

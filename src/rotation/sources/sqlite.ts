@@ -1,3 +1,4 @@
+import { FIELD_PREFIX } from '../../envelope/format.ts'
 import { config } from '../../errors.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
@@ -59,13 +60,18 @@ export function sqliteTable<D extends Declaration>(
     schema.columns.flatMap(({ column, node }) => (node.type === 'leaf' ? [] : [[column, node] as const])),
   )
 
-  /** SQLite may take the name of a column that is not there for a text, and then finds no row. */
-  async function checkColumns(columns: Iterable<string>): Promise<void> {
+  /** 2 and 3 under `hidden` say that a column is generated. */
+  async function readColumns(): Promise<readonly { name: string; hidden: number | bigint }[]> {
     const [name, ...before] = schema.table.split('.').reverse()
-    const found = await query<{ name: string }>(
-      `select name from pragma_table_xinfo(?${before.length > 0 ? ', ?' : ''})`,
+    return query(
+      `select name, hidden from pragma_table_xinfo(?${before.length > 0 ? ', ?' : ''})`,
       before.length > 0 ? [name, before.reverse().join('.')] : [name],
     )
+  }
+
+  /** SQLite may take the name of a column that is not there for a text, and then finds no row. */
+  async function checkColumns(columns: Iterable<string>): Promise<void> {
+    const found = await readColumns()
     const known = new Set(found.map((column) => column.name.toLowerCase()))
     if (known.size === 0) throw config('record', `a table ${schema.table}`, undefined)
     for (const column of columns) {
@@ -118,6 +124,19 @@ export function sqliteTable<D extends Declaration>(
     async cells(extent) {
       await checkColumns(needed(columnsOf(schema, extent, options.plaintext).keys()))
       return cells
+    },
+
+    async suspects(known) {
+      const names = new Set([...known].map((column) => column.toLowerCase()))
+      const others = (await readColumns()).filter(
+        ({ name, hidden }) => Number(hidden) < 2 && !names.has(name.toLowerCase()),
+      )
+      return others.map(({ name }) => {
+        const own = `t.${quoteColumn(name)}`
+        const bytes = schema.encoding === 'bytes' ? ` or typeof(${own}) = 'blob'` : ''
+        const sql = `case when typeof(${own}) = 'text' and instr(${own}, '${FIELD_PREFIX}') > 0${bytes} then ${own} end`
+        return { column: name, sql, read: (selected) => selected as string | Uint8Array }
+      })
     },
 
     write(changes, step) {
