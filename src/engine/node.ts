@@ -171,7 +171,7 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
 }
 
 /** AES alone, block by block: what key wrap is made of. */
-function blockwise(cipher: import('node:crypto').Cipher): Blocks {
+function blockwise(cipher: ReturnType<NodeCrypto['createCipheriv']>): Blocks {
   cipher.setAutoPadding(false)
   return (blocks) => cipher.update(blocks)
 }
