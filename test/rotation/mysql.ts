@@ -1,3 +1,5 @@
+import { createPool as createMariadbCallbackPool } from 'mariadb/callback'
+import { createConnection as createCallbackConnection, createPool as createCallbackPool } from 'mysql2'
 import mysql, { type Connection, type PoolOptions } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { bytes, int, text, uuid } from '../../src/index.ts'
@@ -479,13 +481,10 @@ export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
       const plain = freshName('myisam')
       await own(`create table ${plain} (id int primary key, email text, note text, envelope text) engine = MyISAM`)
       for (const name of [view, plain, 'gone']) {
-        const other = people(name)
-        for (const job of [
-          rewrap({ keys, table: client().table(other) }),
-          retire({ keys, keyId: oldId, tables: [client().table(other)] }),
-        ]) {
-          await expect(job).rejects.toMatchObject({ code: 'CONFIG', argument: 'record' })
-        }
+        const other = client().table(people(name))
+        const refused = { code: 'CONFIG', argument: 'record' }
+        await expect(rewrap({ keys, table: other }), name).rejects.toMatchObject(refused)
+        await expect(retire({ keys, keyId: oldId, tables: [other] }), name).rejects.toMatchObject(refused)
       }
       await own(`alter table ${table.name} add system versioning`)
       const versioned = client().table(record)
@@ -621,12 +620,21 @@ export function mysqlSuite(client: () => MysqlClient, url: () => string): void {
     },
   )
 
-  it('a pool of callbacks is refused', async () => {
-    const { pool } = client().name === 'mysql2' ? (client().db as mysql.Pool) : { pool: undefined }
-    if (!pool) return
-    const keys = testKeyring()
-    const job = rewrap({ keys, table: mysqlTable(pool as unknown as Mysql, people()) })
-    await expect(job).rejects.toThrow()
+  it('a client of callbacks is refused before it is asked anything', async () => {
+    const clients = [
+      createCallbackPool(url()),
+      createMariadbCallbackPool(url().replace('mysql:', 'mariadb:')),
+      createCallbackConnection(url()),
+    ]
+    try {
+      for (const db of clients) {
+        expect(() => mysqlTable(db as unknown as Mysql, people())).toThrow(
+          expect.objectContaining({ code: 'CONFIG', argument: 'db' }),
+        )
+      }
+    } finally {
+      for (const db of clients) db.end(() => undefined)
+    }
   })
 }
 

@@ -77,8 +77,11 @@ const turns = new WeakMap<object, Promise<unknown>>()
 const lost = new WeakSet<object>()
 
 export function connectionOf(db: Mysql): Connection {
-  const isPool = typeof (db as { getConnection?: unknown } | null)?.getConnection === 'function'
-  if (!isPool && !isConnection(db)) throw config('db', 'a pool or a connection of mysql2/promise or mariadb', db)
+  const lend = (db as { getConnection?: unknown } | null)?.getConnection
+  const isPool = typeof lend === 'function'
+  if ((!isPool && !isConnection(db)) || wantsCallbacks(db, lend)) {
+    throw config('db', 'a pool or a connection of mysql2/promise or mariadb', db)
+  }
 
   function use<T>(work: (own: MysqlConnection) => Promise<T>): Promise<T> {
     return isPool ? lent(work) : alone(work)
@@ -184,6 +187,10 @@ const parameter = (value: unknown): unknown => (typeof value === 'bigint' ? Stri
 
 const isConnection = (db: unknown): db is MysqlConnection =>
   typeof (db as MysqlConnection | null)?.execute === 'function' && typeof (db as MysqlConnection).query === 'function'
+
+/** The clients of the same names that answer through callbacks: asked without one, they would end the process. */
+const wantsCallbacks = (db: unknown, lend: unknown): boolean =>
+  typeof (db as { promise?: unknown }).promise === 'function' || (typeof lend === 'function' && lend.length > 0)
 
 const inTransaction = (db: unknown): WaxsealError =>
   config('db', 'a pool, or a connection with autocommit that is in no transaction', db)
