@@ -23,19 +23,32 @@ export const FIRST_OF_BATCH = STEP_VALUES + 1
 export const SEALED = /^(text|bytea|character varying(\(\d+\))?)$/
 
 /**
- * An array a column: PostgreSQL reads it three times as fast as documents. A varchar is sent as text, because a cast
+ * An array a column: PostgreSQL reads it several times as fast as documents. A varchar is sent as text, because a cast
  * to it would cut what is too long, where the assignment refuses it.
  */
 export function asArrays(columns: readonly BatchColumn[], changes: readonly Change[], first: number): Batch {
-  const typed = columns.map(({ type }, i) => {
-    const element = type.startsWith('character varying') ? 'text' : type
-    return `$${first + i}::text::${element}[]`
-  })
+  const arrays = columns.map((column, i) => arrayOf(column, changes, `$${first + i}::text`))
   return {
-    from: `unnest(${typed.join(', ')}) as j(${columns.map(({ name }) => `"${name}"`).join(', ')})`,
-    values: columns.map(({ of }) => `{${changes.map((change) => elementOf(of(change))).join(',')}}`),
+    from: `unnest(${arrays.map(({ sql }) => sql).join(', ')}) as j(${columns.map(({ name }) => `"${name}"`).join(', ')})`,
+    values: arrays.map(({ value }) => value),
   }
 }
+
+const SEPARATOR = ','
+
+/**
+ * Ciphertexts and ids are split at commas: PostgreSQL reads the literal of an array half as fast, and twice, the first time to
+ * guess its length. What may be null, empty or hold a comma is a literal.
+ */
+function arrayOf({ type, of }: BatchColumn, changes: readonly Change[], parameter: string) {
+  const element = type.startsWith('character varying') ? 'text' : type
+  const values = changes.map(of)
+  return values.every(isPlain)
+    ? { sql: `string_to_array(${parameter}, '${SEPARATOR}')::${element}[]`, value: values.join(SEPARATOR) }
+    : { sql: `${parameter}::${element}[]`, value: `{${values.map(elementOf).join(',')}}` }
+}
+
+const isPlain = (value: unknown): boolean => typeof value === 'string' && value !== '' && !value.includes(SEPARATOR)
 
 /** An element of an array as text: in quotes, so that nothing in it has a meaning. */
 const elementOf = (value: unknown): string =>
