@@ -8,7 +8,7 @@ import type { Work } from './work.ts'
 export interface Progress {
   /** Rows that this run has dealt with, by all workers and however often it was resumed: changed (or verified) and failed. */
   readonly done: number
-  /** Rows that were to be dealt with when the job began; writers may change it meanwhile. */
+  /** Rows that the run has to deal with, as counted when a worker first told of its progress; writers may change it meanwhile. */
   readonly total: number
   readonly written: number
   readonly failed: number
@@ -56,6 +56,13 @@ export interface JobReport {
   readonly aborted: boolean
 }
 
+/** How a worker's part in a job ended. */
+export interface Ended {
+  readonly report: JobReport
+  /** Rows under the job's filter when this worker found that the run was over; undefined when it did not look. */
+  readonly left: number | undefined
+}
+
 /** A page of a range, and what becomes of it. */
 interface Batch {
   readonly outcomes: readonly Outcome[]
@@ -83,7 +90,7 @@ export async function runJob(
   job: string,
   options: JobOptions,
   { once = false }: { readonly once?: boolean } = {},
-): Promise<JobReport> {
+): Promise<Ended> {
   const { batchSize = 1_000, maxFailures = 1_000, ranges = 1, leaseMs = 30_000 } = options
   expectInteger('batchSize', batchSize, 1, 10_000)
   expectInteger('maxFailures', maxFailures, 0, 1_000_000)
@@ -91,7 +98,7 @@ export async function runJob(
   expectInteger('leaseMs', leaseMs, 100, MAX_LEASE_MS)
   const pace = pacer(options.pace ?? {}, batchSize, options.control, options.signal)
   for (;;) {
-    const report = await takePart(source, work, job, pace, {
+    const ended = await takePart(source, work, job, pace, {
       ...options,
       batchSize,
       maxFailures,
@@ -99,7 +106,7 @@ export async function runJob(
       leaseMs,
       once,
     })
-    if (report) return report
+    if (ended) return ended
   }
 }
 
@@ -113,14 +120,15 @@ async function takePart(
   job: string,
   pace: Pacer,
   options: Settings,
-): Promise<JobReport | undefined> {
+): Promise<Ended | undefined> {
   const { batchSize, maxFailures, ranges, leaseMs, once, signal, onProgress } = options
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
-  const total = await ledger.open(() => source.count(work.filter), once)
+  await ledger.open(once)
   const doubted = work.isShrinking ? await passInDoubt(ledger, maxFailures) : undefined
-  const progress = await reporter(ledger, work, total, onProgress)
+  const progress = await reporter(ledger, work, source, onProgress)
   let tookPart = false
+  let left: number | undefined
   // With a pace to keep, a batch that was read ahead would only grow stale.
   const readsAhead = options.pace?.rowsPerSecond === undefined && options.pace?.lag === undefined
 
@@ -164,7 +172,7 @@ async function takePart(
           range = await ledger.held(owner, n)
           continue
         }
-        await progress.batch(outcomes.length, settled)
+        await progress?.batch(outcomes.length, settled)
         if (isLast) return
         range = { n, cursor, span: rest }
         await pace.took(outcomes.length, batch.ms + performance.now() - started)
@@ -189,9 +197,10 @@ async function takePart(
       tookPart = true
       return partOfSlowest(ledger, source, work, { owner, leaseMs, batchSize })
     }
-    const left = work.isShrinking && pass < MAX_PASSES ? await source.count(work.filter) : 0
-    const isInDoubt = left > 0 && pass === doubted
-    if (isInDoubt || left > (await ledger.failureCount(pass))) await ledger.again(pass)
+    const isCounted = work.isShrinking && pass < MAX_PASSES
+    left = isCounted ? await source.count(work.filter) : undefined
+    const isInDoubt = left !== undefined && left > 0 && pass === doubted
+    if (isInDoubt || (left ?? 0) > (await ledger.failureCount(pass))) await ledger.again(pass)
     else {
       await ledger.finish(pass)
       if (work.isShrinking) tookPart = true // it has seen for itself that nothing is left
@@ -206,6 +215,7 @@ async function takePart(
         if (tookPart || once) break
         return undefined
       }
+      left = undefined // others went on since it was counted
       if (state.ranges === 0) {
         const parts = state.pass === 1 ? ranges : 1
         await ledger.fill(state.pass, parts === 1 ? [] : await source.cut(work.filter, WHOLE, parts))
@@ -227,7 +237,8 @@ async function takePart(
   const totals = await ledger.totals()
   const failed = await ledger.failureCount()
   const failures = await ledger.failures(MAX_REPORTED)
-  return { table: source.name, ...totals, failures, failed, aborted: signal?.aborted === true }
+  const report = { table: source.name, ...totals, failures, failed, aborted: signal?.aborted === true }
+  return { report, left }
 }
 
 /**
@@ -261,7 +272,8 @@ async function partOfSlowest(
 }
 
 /** Tells after every batch; what other workers did is asked of the books once a second. */
-async function reporter(ledger: Ledger, work: Work, total: number, onProgress: JobOptions['onProgress']) {
+async function reporter(ledger: Ledger, work: Work, source: RotationSource, onProgress: JobOptions['onProgress']) {
+  if (!onProgress) return
   const started = performance.now()
   let known = { startedAt: 0, seen: 0, written: 0, raced: 0, failed: 0 }
   let askedAt = 0
@@ -276,15 +288,19 @@ async function reporter(ledger: Ledger, work: Work, total: number, onProgress: J
     const ms = performance.now() - started
     const remainingMs = done > atStart ? (Math.max(0, total - done) * ms) / (done - atStart) : undefined
     const { written, failed, raced } = known
-    onProgress?.({ done, total, written, failed, raced, rowsPerSecond: ms > 0 ? (mine / ms) * 1000 : 0, remainingMs })
+    onProgress({ done, total, written, failed, raced, rowsPerSecond: ms > 0 ? (mine / ms) * 1000 : 0, remainingMs })
   }
   await ask()
+  // Rows that broke are under the filter still.
+  const total = await ledger.total(
+    async () => (await source.count(work.filter)) + (work.isShrinking ? known.written : 0),
+  )
   const atStart = doneSoFar()
   tell()
   return {
     async batch(seen: number, { written, raced, failed }: Settled): Promise<void> {
       mine += seen
-      if (!onProgress || seen === 0) return
+      if (seen === 0) return
       // Broken rows are asked for: a further pass meets the same ones.
       if (failed > 0 || performance.now() - askedAt >= ASK_MS) await ask()
       else known = { ...known, seen: known.seen + seen, written: known.written + written, raced: known.raced + raced }

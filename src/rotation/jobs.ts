@@ -4,7 +4,7 @@ import type { Keyring } from '../keyring/keyring.ts'
 import { STATES } from '../keyring/states.ts'
 import { modeOf } from '../records/migrate.ts'
 import { expectMovable } from '../records/move.ts'
-import { type JobOptions, type JobReport, runJob } from './job.ts'
+import { type Ended, type JobOptions, type JobReport, runJob } from './job.ts'
 import { jobName } from './ledger.ts'
 import type { AnyRecord, RotationSource } from './source.ts'
 import { decryptWork, encryptWork, moveWork, reencryptWork, rewrapWork } from './work.ts'
@@ -46,11 +46,8 @@ export interface RotationReport extends JobReport {
 export async function rewrap({ keys, table, ...options }: TableJob): Promise<RotationReport> {
   const active = await activeOf(keys, table)
   const from = versionsThat(keys, 'rewrap', active)
-  return rotated(
-    keys,
-    table,
-    await runJob(table, rewrapWork(keys, table, from), await nameOf('rewrap', table, active), options),
-  )
+  const work = rewrapWork(keys, table, from)
+  return rotated(keys, table, from, await runJob(table, work, await nameOf('rewrap', table, active), options))
 }
 
 export interface Reencryption extends TableJob {
@@ -80,11 +77,16 @@ export async function reencrypt({ keys, table, from, to, ...options }: Reencrypt
   const target = [active, ...(from ?? []).toSorted()]
   if (!to) {
     const work = reencryptWork(keys, table, versions)
-    return rotated(keys, table, await runJob(table, work, await nameOf('reencrypt', table, ...target), options))
+    return rotated(
+      keys,
+      table,
+      versions,
+      await runJob(table, work, await nameOf('reencrypt', table, ...target), options),
+    )
   }
   const moving = movingTo(table, to)
   const name = await nameOf('move', table, to.schema.label, to.schema.kind, ...target)
-  return rotated(keys, table, await runJob(moving, moveWork(keys, moving, to, versions), name, options))
+  return rotated(keys, table, versions, await runJob(moving, moveWork(keys, moving, to, versions), name, options))
 }
 
 /**
@@ -99,8 +101,9 @@ export async function encryptInPlace({
 }: TableJob): Promise<JobReport & { readonly plaintext: number }> {
   const active = await activeOf(keys, table)
   expectEncrypting(keys, table)
-  const report = await runJob(table, encryptWork(keys, table), await nameOf('encrypt', table, active), options)
-  return { ...report, plaintext: await table.count('plaintext') }
+  const name = await nameOf('encrypt', table, active)
+  const { report, left } = await runJob(table, encryptWork(keys, table), name, options)
+  return { ...report, plaintext: left ?? (await table.count('plaintext')) }
 }
 
 /** The way back: turns the rows of a table into plaintext, for people who leave. The record must be in its `prepare` phase. */
@@ -111,8 +114,9 @@ export async function decryptInPlace({
 }: TableJob): Promise<JobReport & { readonly sealed: number }> {
   const active = await activeOf(keys, table)
   expectPreparing(keys, table)
-  const report = await runJob(table, decryptWork(keys, table), await nameOf('decrypt', table, active), options)
-  return { ...report, sealed: await table.count('sealed') }
+  const name = await nameOf('decrypt', table, active)
+  const { report, left } = await runJob(table, decryptWork(keys, table), name, options)
+  return { ...report, sealed: left ?? (await table.count('sealed')) }
 }
 
 /** What the books call a job: the table with its schema, since a name alone may lead to another table on another connection. */
@@ -154,10 +158,17 @@ export function versionsThat(keys: Keyring, operation: 'rewrap' | 'reencrypt', a
   return versions.filter(({ id, state }) => id !== active && STATES[state][operation] !== 'no').map(({ id }) => id)
 }
 
-async function rotated(keys: Keyring, table: RotationSource, report: JobReport): Promise<RotationReport> {
+/** The report, with what is left under each version; `from` are those that the job has left already. */
+async function rotated(
+  keys: Keyring,
+  table: RotationSource,
+  from: readonly string[],
+  { report, left }: Ended,
+): Promise<RotationReport> {
   // Asked again: another version may have become active meanwhile.
   const now = keys.status()
   const inactive = now.versions.filter((version) => version.id !== now.active && version.state !== 'destroyed')
-  const counts = await table.countByKey(inactive.map((version) => version.id))
+  const ids = inactive.map(({ id }) => id).filter((id) => left !== 0 || !from.includes(id))
+  const counts = await table.countByKey(ids)
   return { ...report, remaining: new Map([...counts].filter(([, count]) => count > 0)) }
 }

@@ -14,7 +14,7 @@ export const TABLES = { job: 'waxseal_job', range: 'waxseal_range', failure: 'wa
 /** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
 export const JOB_TABLES: readonly string[] = [
   `create table if not exists ${TABLES.job} (job text primary key, name text not null, run int not null,
-    total bigint not null, passes int not null, seen bigint not null, written bigint not null, raced bigint not null,
+    total bigint, passes int not null, seen bigint not null, written bigint not null, raced bigint not null,
     failed bigint not null, started_at bigint not null, finished_at bigint)`,
   `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
     lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
@@ -56,11 +56,10 @@ export interface State {
 export interface Ledger {
   /** What the run is called in the books, in a {@link Step} too; a later run of the same job is called otherwise. */
   readonly run: string
-  /**
-   * Begins a run, or joins the one that is under way. Resolves to the rows that were to be dealt with when it began.
-   * With `once`, a run that is finished is joined as well, and no other begins.
-   */
-  open(total: () => Promise<number>, once?: boolean): Promise<number>
+  /** Begins a run, or joins the one that is under way. With `once`, a run that is finished is joined as well, and no other begins. */
+  open(once?: boolean): Promise<void>
+  /** Rows that the run has to deal with, counted once for all workers: when the first of them tells how far it is. */
+  total(count: () => Promise<number>): Promise<number>
   /** Enters the ranges of a pass, between the cuts, all or none: two workers may cut differently at the same time. */
   fill(pass: number, cuts: readonly Cursor[]): Promise<void>
   state(): Promise<State>
@@ -157,28 +156,35 @@ export function ledgerOf(books: Books, name: string): Ledger {
       return job
     },
 
-    async open(total, isOnce = false) {
+    async open(isOnce = false) {
       await books.prepare()
-      let rows: number | undefined
       for (;;) {
-        const last = await one<{ run: unknown; total: unknown; finished_at: unknown }>(
-          `select run, total, finished_at from ${TABLES.job} where name = ? order by run desc limit 1`,
+        const last = await one<{ run: unknown; finished_at: unknown }>(
+          `select run, finished_at from ${TABLES.job} where name = ? order by run desc limit 1`,
           [name],
         )
         const number = Number(last?.run ?? 0)
         if (last && (isOnce || last.finished_at === null)) {
           job = runOf(name, number)
-          return Number(last.total)
+          return
         }
-        rows ??= await total()
         const isMine = await insertOnce(
           books,
-          `insert into ${TABLES.job} (job, name, run, total, passes, seen, written, raced, failed, started_at)
-            values (?, ?, ?, ?, 1, 0, 0, 0, 0, ${now})`,
-          [runOf(name, number + 1), name, number + 1, rows],
+          `insert into ${TABLES.job} (job, name, run, passes, seen, written, raced, failed, started_at)
+            values (?, ?, ?, 1, 0, 0, 0, 0, ${now})`,
+          [runOf(name, number + 1), name, number + 1],
         )
         if (isMine && number > 0) await forget(number)
       }
+    },
+
+    async total(count) {
+      const known = async (): Promise<unknown> =>
+        (await one<{ total: unknown }>(`select total from ${TABLES.job} where job = ?`))?.total ?? null
+      const total = await known()
+      if (total !== null) return Number(total)
+      await run(`update ${TABLES.job} set total = ? where job = ? and total is null`, [await count(), job])
+      return Number((await known()) ?? 0)
     },
 
     async fill(pass, cuts) {

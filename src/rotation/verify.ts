@@ -83,12 +83,13 @@ export async function verify(options: VerifyJob): Promise<VerifyReport> {
   if (sample === undefined) {
     await abandon(all)
     const work = verifyWork(keys, table)
-    return told(keys, table, work, await runJob(table, work, all, job))
+    return told(keys, table, work, (await runJob(table, work, all, job)).report)
   }
   const drawn = await drawing(table, active, sample, abandon)
   const work = verifyWork(keys, table, drawn.chance)
   const batchSize = Math.max(1, Math.min(job.batchSize ?? 1_000, Math.ceil(drawn.chance * READ_PAST)))
-  const report = await told(keys, table, work, await runJob(table, work, drawn.name, { ...job, batchSize }))
+  const { report: drew } = await runJob(table, work, drawn.name, { ...job, batchSize })
+  const report = await told(keys, table, work, drew)
   return { ...report, sample: sampleOf(report, drawn.chance) }
 }
 

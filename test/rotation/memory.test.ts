@@ -72,7 +72,7 @@ describe('what a job keeps in memory', () => {
   it.each([10_000, 300_000])('of %d rows: a batch, and nothing for each row or each broken one', async (rows) => {
     const { source, samples, made } = stub(rows)
     let told = 0
-    const report = await runJob(source, work, freshName('memory'), {
+    const { report } = await runJob(source, work, freshName('memory'), {
       batchSize: BATCH,
       maxFailures: rows,
       onProgress: () => told++,

@@ -281,8 +281,8 @@ describe.skipIf(missing('rotation through a job queue', postgresMissing()))('man
   it('a worker that joins a job which ended meanwhile does not begin it anew', async () => {
     const { keys, record, changes } = await make(9)
     const table = client.table(record)
-    const job = (filter: readonly string[], once: boolean) =>
-      runJob(table, rewrapWork(keys, table, filter), `late ${record.schema.table}`, {}, { once })
+    const job = async (filter: readonly string[], once: boolean) =>
+      (await runJob(table, rewrapWork(keys, table, filter), `late ${record.schema.table}`, {}, { once })).report
     const old = keys.status().versions.flatMap(({ id, state }) => (state === 'deactivated' ? [id] : []))
     const first = await job(old, true)
     expect(first).toMatchObject({ seen: 9, written: 9 })

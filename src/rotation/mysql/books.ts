@@ -16,7 +16,7 @@ const OPTIONS = 'engine = InnoDB'
  */
 export const JOB_TABLES: readonly string[] = [
   `create table if not exists ${TABLES.job} (job varchar(512) ${ASCII} primary key, name varchar(512) ${ASCII} not null,
-    run int not null, total bigint not null,
+    run int not null, total bigint,
     passes int not null, seen bigint not null, written bigint not null, raced bigint not null, failed bigint not null,
     started_at bigint not null, finished_at bigint) ${OPTIONS}`,
   `create table if not exists ${TABLES.range} (job varchar(512) ${ASCII} not null, n int not null, pass int not null,

@@ -121,7 +121,7 @@ export function runsOf(books: Books, kind: JobKind, label: string) {
       (sum) => `${sum} = (select coalesce(sum(s.${sum}), 0) from ${TABLES.range} s where s.job = ?)`,
     )
     const undone = `select 1 from ${TABLES.range} u where u.job = ? and u.is_done = 0`
-    await ledger(run).open(async () => 0, true) // a worker that is late finds a job that is over, not one to begin
+    await ledger(run).open(true) // a worker that is late finds a job that is over, not one to begin
     const isOpen = `select count(*) as n from ${TABLES.job} where job = ? and finished_at is null`
     while ((await numberOf(isOpen, [job])) > 0) {
       // A worker that just saw the end of a pass may begin the next one in between: then its range is taken as well.

@@ -36,7 +36,7 @@ export async function takeTurn(options: TurnOptions): Promise<boolean> {
   }
   try {
     const work = await workOf(turn.kind, keys, source)
-    const report = await runJob(source, work, runs.jobOf(turn.run), { ...job, signal: stop.signal }, { once: true })
+    const { report } = await runJob(source, work, runs.jobOf(turn.run), { ...job, signal: stop.signal }, { once: true })
     return !report.aborted
   } finally {
     clearTimeout(timer)
