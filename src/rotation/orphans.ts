@@ -2,7 +2,7 @@ import { FIELD_PREFIX } from '../envelope/format.ts'
 import { config } from '../errors.ts'
 import type { Schema } from '../records/compile.ts'
 import { isSealedField } from '../records/row.ts'
-import type { AnyRecord } from './source.ts'
+import type { AnyRecord, Guard } from './source.ts'
 import { columnsOf } from './work.ts'
 
 /** Fields that somebody else's declaration has sealed under the data key of a row: what a job must see before it gives up that key. */
@@ -10,7 +10,7 @@ import { columnsOf } from './work.ts'
 /** A column that no declaration of the job knows, and that may hold ciphertext. */
 export interface Suspect {
   readonly column: string
-  /** What to select of it: text in which {@link FIELD_PREFIX} stands, bytes; NULL for all that cannot be a ciphertext. */
+  /** What to select of it, and to compare: text in which {@link FIELD_PREFIX} stands, bytes; NULL for all that cannot be a ciphertext. */
   readonly sql: string
   /** What the client gave for it. */
   read(selected: unknown): string | Uint8Array
@@ -37,6 +37,12 @@ export function checkOthers(schema: Schema, others: readonly AnyRecord[]): void 
     const wanted = `records of the table ${schema.table} with another envelope column than "${schema.envelopeColumn}"`
     throw config('otherRecords', wanted, `${table}.${envelopeColumn}`)
   }
+}
+
+/** What suspects held when the row was read: it is to be the same when the row is written. */
+export function guardOf(suspects: readonly Suspect[], found: Readonly<Record<string, unknown>>): Guard | undefined {
+  if (suspects.length === 0) return undefined
+  return Object.fromEntries(suspects.map(({ sql }, i) => [sql, found[`o${i}`] ?? null]))
 }
 
 /**

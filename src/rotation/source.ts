@@ -47,13 +47,21 @@ export interface ReadRow {
   readonly cursor: Cursor
   /** Each column that was read, as text the database compares with: column → text, null for NULL. */
   readonly was: Readonly<Record<string, string | null>>
+  readonly guard?: Guard
 }
 
-/** Writes `set` (column → value) where every column of `expect` still is as it was read. */
+/**
+ * What columns hold that no declaration knows, as far as it may be ciphertext: an expression of the source → what was selected, null
+ * for NULL. A job that gives up the data key of a row must not miss what a newer release seals with it meanwhile.
+ */
+export type Guard = Readonly<Record<string, unknown>>
+
+/** Writes `set` (column → value) where every column of `expect`, and every expression of `guard`, still is as it was read. */
 export interface Change {
   readonly cursor: Cursor
   readonly set: Readonly<Record<string, unknown>>
   readonly expect: Readonly<Record<string, string | null>>
+  readonly guard?: Guard
 }
 
 /** A row that could not be dealt with. It was left as it is. */

@@ -5,7 +5,7 @@ import { type Column, type IdColumn, type Node, rowId, type Schema } from '../re
 import type { Records } from '../records/records.ts'
 import type { Declaration } from '../records/schema.ts'
 import { keyIdParameter, type Quoting } from '../records/sql.ts'
-import { addSuspects, checkOthers, knownColumns, type Suspect } from './orphans.ts'
+import { addSuspects, checkOthers, guardOf, knownColumns, type Suspect } from './orphans.ts'
 import type {
   AnyRecord,
   Books,
@@ -264,9 +264,11 @@ export function tableSource<D extends Declaration>(
             into[name] = layout.ids[i]!.value(cursor[i]!)
           })
         putIds(row, ids)
+        const guard = guardOf(suspects, found)
+        const one = { row, was, cursor, ...(guard && { guard }) }
         if (!to) {
           addSuspects(suspects, found, [[row, schema]])
-          return { row, was, cursor }
+          return one
         }
         const next: Record<string, unknown> = {}
         for (const [column, property] of targets) {
@@ -277,7 +279,7 @@ export function tableSource<D extends Declaration>(
           [row, schema],
           [next, to],
         ])
-        return { row, next, was, cursor }
+        return { ...one, next }
       })
     },
 

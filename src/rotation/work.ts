@@ -44,15 +44,18 @@ function plainColumn({ kind }: Schema, { name, stored, column }: Column): string
   return kind === 'packed' || stored === name ? column : name
 }
 
-/** The change that puts `next` in the place of what was read; every column that it overwrites is compared. */
-function change(source: RotationSource, extent: Extent, { cursor, was }: ReadRow, next: SourceRow): Change {
+/** The change that puts `next` in the place of what was read. */
+function change(source: RotationSource, extent: Extent, read: ReadRow, next: SourceRow): Change {
   const set: Record<string, unknown> = {}
+  for (const [column, property] of source.columns(extent)) set[column] = stored(next[property])
+  return compared(read, set)
+}
+
+/** Every column that is overwritten is compared, and what must not be missed. */
+function compared({ cursor, was, guard }: ReadRow, set: Record<string, unknown>): Change {
   const expect: Record<string, string | null> = {}
-  for (const [column, property] of source.columns(extent)) {
-    set[column] = stored(next[property])
-    expect[column] = was[column] ?? null
-  }
-  return { cursor, set, expect }
+  for (const column in set) expect[column] = was[column] ?? null
+  return guard ? { cursor, set, expect, guard } : { cursor, set, expect }
 }
 
 const stored = (value: unknown): unknown => (value instanceof Uint8Array ? copyBytes(value) : (value ?? null))
@@ -141,8 +144,7 @@ export function moveWork(keys: Keys, source: RotationSource, to: AnyRecord, from
       const next = isTold ? (isMoved ? renew(read) : move(read)) : either(read)
       const set: Record<string, unknown> = Object.fromEntries(left.map((column) => [column, null]))
       for (const [column, property] of target) set[column] = stored(next[property])
-      const expect = Object.fromEntries(Object.keys(set).map((column) => [column, read.was[column] ?? null]))
-      return { cursor: read.cursor, set, expect }
+      return compared(read, set)
     },
   }
 }

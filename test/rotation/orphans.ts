@@ -36,7 +36,11 @@ export function orphanSuite(client: () => Client): void {
       const strict = declare(name, { ...plain, ...old, migrate: undefined } as never)
       const rows = [1, 2, 3].map((id) => {
         const record = id === 2 ? next : strict
-        const row = record.encrypt(keys, { id, email, ...(id === 2 && { phone: value }) } as never) as AnyRow
+        const row = record.encrypt(keys, {
+          id,
+          email,
+          ...(id === 2 && value !== undefined && { phone: value }),
+        } as never) as AnyRow
         return row
       })
       const { phone } = rows[1]!
@@ -95,6 +99,42 @@ export function orphanSuite(client: () => Client): void {
         expect(opened(next, keys, again)).toMatchObject({ phone: value })
       })
     }
+    it.each([
+      ['text', 'phone text, email text, envelope text', {}],
+      ['bytes', 'phone bytea, email bytea, envelope bytea', { encoding: 'bytes' }],
+    ])('that a newer release fills while a batch is on its way are not lost: %s', async (what, columns, old) => {
+      for (const job of ['reencrypt', 'reencrypt to another record', 'decryptInPlace']) {
+        const email = what === 'bytes' ? new Uint8Array(40).fill(7) : 'e'
+        const fields = { email: what === 'bytes' ? bytes() : text() }
+        const migrate = job === 'decryptInPlace' ? { migrate: { phase: 'prepare', until: UNTIL } } : {}
+        const newer = { ...old, fields: { ...fields, phone: text({ nullable: true }) } }
+        const { keys, known, next, name, read, query } = await table(
+          columns,
+          { ...old, fields, ...migrate },
+          newer,
+          undefined,
+          email,
+        )
+        let isFilled = false
+        async function fill(): Promise<void> {
+          if (isFilled) return
+          isFilled = true
+          const { set, guard } = next.patch(keys, (await read()) as never, { phone: '555' })
+          const values = [(set as AnyRow).phone, guard.value]
+          await query(`update ${name} set phone = $1 where id = 2 and ${guard.expression} = $2`, values)
+        }
+        const raced = (source: RotationSource): RotationSource => ({
+          ...source,
+          write: async (...args) => fill().then(() => source.write(...args)),
+          movingTo: (to) => raced(source.movingTo!(to)),
+        })
+        const packed = declare(name, { ...plain, ...old, fields, shape: 'packed' } as never)
+        const report = await JOBS[job]!({ keys, table: raced(client().table(known)), packed })
+        expect(report, job).toMatchObject({ written: 2, raced: 1, failures: [{ rowId: '2', code: 'SCHEMA' }] })
+        expect(opened(next, keys, await read()), job).toMatchObject({ phone: '555' })
+      }
+    })
+
     const jsonOf = (value: unknown): unknown => (typeof value === 'string' ? JSON.parse(value) : value)
 
     it('are left alone by rewrap and verify, which keep the data key', async () => {

@@ -3,6 +3,7 @@ import { config, WaxsealError } from '../../errors.ts'
 import type { Query } from '../../postgres.ts'
 import { quoteColumn } from '../../records/sql.ts'
 import type { Suspect } from '../orphans.ts'
+import { hexBytes } from '../values.ts'
 
 /** What the catalog of a PostgreSQL says about tables. `table` is a name in SQL, quoted. */
 
@@ -101,8 +102,9 @@ export async function suspects(
     const own = `t.${quoteColumn(name)}`
     // Under some collations no text is found within another one.
     const holds = `strpos(${own}::text collate "C", '${FIELD_PREFIX}') > 0`
-    const sql = type === 'bytea' ? own : `case when ${holds} then ${own}::text end`
-    return { column: name, sql, read: (selected) => selected as string | Uint8Array }
+    return type === 'bytea'
+      ? { column: name, sql: `encode(${own}, 'hex')`, read: (selected) => hexBytes(selected as string) }
+      : { column: name, sql: `case when ${holds} then ${own}::text end`, read: (selected) => selected as string }
   })
 }
 

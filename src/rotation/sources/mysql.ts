@@ -125,15 +125,18 @@ export function mysqlTable<D extends Declaration>(
     const [first] = changes as [Change]
     const set = Object.keys(first.set).map((named) => ({ named, column: table.column(named) }))
     const expected = Object.keys(first.expect).map((named) => ({ named, column: table.column(named) }))
+    const guards = Object.keys(first.guard ?? {})
     const idColumns = ids.map(({ column }) => table.column(column))
     const fields = [
       ...idColumns.map((_, i) => `i${i}`),
       ...expected.map((_, i) => `w${i}`),
+      ...guards.map((_, i) => `g${i}`),
       ...set.map((_, i) => `s${i}`),
     ]
     const match = [
       ...idColumns.map((column, i) => `${own(column.name)} = ${typed(column, `j.i${i}`)}`),
       ...expected.map(({ column }, i) => `${exact(column, own(column.name))} <=> from_base64(j.w${i})`),
+      ...guards.map((sql, i) => `${sql} <=> from_base64(j.g${i})`),
     ]
     const kept = touch
       ? []
@@ -152,6 +155,10 @@ export function mysqlTable<D extends Declaration>(
       for (const [i, { named, column }] of expected.entries()) {
         const was = each.expect[named]
         if (was !== null && was !== undefined) document[`w${i}`] = isBinary(column) ? was : base64Of(was)
+      }
+      for (const [i, sql] of guards.entries()) {
+        const was = each.guard?.[sql] as string | Uint8Array | null
+        if (was !== null) document[`g${i}`] = base64Of(was)
       }
       const isPlain = each.set[schema.envelopeColumn] === null
       for (const [i, { named, column }] of set.entries()) {

@@ -230,6 +230,7 @@ function tableAt<D extends Declaration>(
   ): [string, unknown[]] {
     const set = Object.keys(first.set)
     const expected = Object.keys(first.expect)
+    const guards = Object.keys(first.guard ?? {})
     const columns: readonly BatchColumn[] = [
       ...ids.map(({ column, type }, i) => ({
         name: `id${i}`,
@@ -237,6 +238,7 @@ function tableAt<D extends Declaration>(
         of: ({ cursor }: Change) => (type === 'bytes' ? `\\x${cursor[i]}` : cursor[i]),
       })),
       ...expected.map((column, i) => ({ name: `w${i}`, type: 'text', of: ({ expect }: Change) => expect[column] })),
+      ...guards.map((sql, i) => ({ name: `g${i}`, type: 'text', of: ({ guard }: Change) => guard?.[sql] })),
       ...set.map((column, i) => {
         const type = typeOf(all, column)
         const local = isLocal(type)
@@ -248,6 +250,7 @@ function tableAt<D extends Declaration>(
     const match = [
       ...ids.map((_, i) => `${own[i]} = j."id${i}"`),
       ...expected.map((column, i) => `${asText(all, column)} is not distinct from j."w${i}"`),
+      ...guards.map((sql, i) => `${sql} is not distinct from j."g${i}"`),
     ]
     const assignments = set.map((column, i) => `${quoteColumn(column)} = j."s${i}"`)
     const text = `with ${HELD}, moved as (

@@ -144,20 +144,22 @@ export function sqliteTable<D extends Declaration>(
       if (!first) return transaction((run) => writeStep(run, step, 0, () => 0))
       const set = Object.keys(first.set)
       const expected = Object.keys(first.expect)
+      const guards = Object.keys(first.guard ?? {})
       const match = [
         ...ids.map(({ column }) => `t.${quoteColumn(column)} = ?`),
         ...expected.map((column) => `${wasText(`t.${quoteColumn(column)}`)} is ?`),
+        ...guards.map((sql) => `${sql} is ?`),
       ]
       const sql = `update ${table} as t set ${set.map((column) => `${quoteColumn(column)} = ?`).join(', ')}
         where ${match.join(' and ')}`
       const changed = (run: Run): number =>
-        changes.reduce((sum, { cursor, set: next, expect }) => {
+        changes.reduce((sum, { cursor, set: next, expect, guard }) => {
           const isPlain = next[schema.envelopeColumn] === null
           const values = set.map((column) => {
             const node = isPlain ? nodes.get(all.get(column)!) : undefined
             return node ? kept(node, next[column], dates) : next[column]
           })
-          const known = expected.map((column) => expect[column])
+          const known = [...expected.map((column) => expect[column]), ...guards.map((sql) => guard?.[sql] ?? null)]
           return sum + run(sql, [...values, ...cursor.map((text, i) => boundId(text, ids[i]!.type)), ...known])
         }, 0)
       return transaction((run) => writeStep(run, step, changes.length, () => changed(run)))
