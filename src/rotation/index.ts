@@ -25,6 +25,7 @@ export type {
   Change,
   Cursor,
   Filter,
+  Guard,
   ReadRow,
   RotationSource,
   RowFailure,

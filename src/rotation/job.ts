@@ -1,4 +1,4 @@
-import { expectInteger, WaxsealError } from '../errors.ts'
+import { config, expectInteger, WaxsealError } from '../errors.ts'
 import { applyAll, type Outcome, type Settled, settle } from './batch.ts'
 import { type Ledger, ledgerOf, MAX_LEASE_MS, type Range, type State, TABLES } from './ledger.ts'
 import { type JobControl, type Pace, type Pacer, pacer, sleep } from './pace.ts'
@@ -139,6 +139,9 @@ async function takePart(
     const started = performance.now()
     const limit = pace.batchSize
     const rows = await source.page(work.filter, span, limit, work.extent, work.orphans)
+    if (work.orphans && rows.some(({ guard }) => !guard)) {
+      throw config('table', 'a source whose pages have a guard where orphans are asked for', undefined)
+    }
     const outcomes = await applyAll(source, work, rows)
     return { outcomes, isLast: rows.length < limit, ms: performance.now() - started }
   }

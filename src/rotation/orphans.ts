@@ -40,8 +40,7 @@ export function checkOthers(schema: Schema, others: readonly AnyRecord[]): void 
 }
 
 /** What suspects held when the row was read: it is to be the same when the row is written. */
-export function guardOf(suspects: readonly Suspect[], found: Readonly<Record<string, unknown>>): Guard | undefined {
-  if (suspects.length === 0) return undefined
+export function guardOf(suspects: readonly Suspect[], found: Readonly<Record<string, unknown>>): Guard {
   return Object.fromEntries(suspects.map(({ sql }, i) => [sql, found[`o${i}`] ?? null]))
 }
 

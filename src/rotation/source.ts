@@ -47,6 +47,7 @@ export interface ReadRow {
   readonly cursor: Cursor
   /** Each column that was read, as text the database compares with: column → text, null for NULL. */
   readonly was: Readonly<Record<string, string | null>>
+  /** Of a page that was asked for orphans: empty where every column is declared. */
   readonly guard?: Guard
 }
 

@@ -264,8 +264,7 @@ export function tableSource<D extends Declaration>(
             into[name] = layout.ids[i]!.value(cursor[i]!)
           })
         putIds(row, ids)
-        const guard = guardOf(suspects, found)
-        const one = { row, was, cursor, ...(guard && { guard }) }
+        const one = { row, was, cursor, ...(orphans && { guard: guardOf(suspects, found) }) }
         if (!to) {
           addSuspects(suspects, found, [[row, schema]])
           return one

@@ -135,6 +135,15 @@ export function orphanSuite(client: () => Client): void {
       }
     })
 
+    it('stop the job before it writes when a source does not pass on that they are asked for', async () => {
+      const { keys, known, read } = await table('phone text, email text, envelope text', {}, plain, undefined)
+      const before = await read()
+      const source = client().table(known)
+      const deaf: RotationSource = { ...source, page: (a, b, c, d) => source.page(a, b, c, d) }
+      await expect(reencrypt({ keys, table: deaf })).rejects.toMatchObject({ code: 'CONFIG', argument: 'table' })
+      expect(await read()).toEqual(before)
+    })
+
     const jsonOf = (value: unknown): unknown => (typeof value === 'string' ? JSON.parse(value) : value)
 
     it('are left alone by rewrap and verify, which keep the data key', async () => {
