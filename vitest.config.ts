@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
@@ -21,6 +22,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    // Files wait for servers and for child processes: on two cores, one at a time leaves both idle.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     coverage: { include: ['src/**'] },
   },
 })
