@@ -2,14 +2,14 @@ import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { buildAsShipped } from '../build.ts'
 import { isOver, type Result } from '../harness.ts'
-import { arena } from './arena.ts'
+import { arena, DISTINCT } from './arena.ts'
 import { duels, growth, JOBS, type Scale } from './measure.ts'
 
 const USAGE = `usage: npm run bench:rotation -- [--quick] [--json] [--check] [--rows <n,n,…>] [--batch <n>] [--only duels|growth] [--job rewrap|reencrypt] [--no-sync]
   --quick    fewer rounds and smaller tables: done within five minutes
   --json     one JSON array on stdout, nothing else
   --check    exit with 1 when something is over its budget
-  --rows     sizes of the table for the growth of time and memory; 10000,100000,1000000 by default
+  --rows     sizes of the table for the growth of time and memory; 10000,100000,1000000 by default; above, with --job rewrap
   --batch    rows in a transaction, on both sides; 1000 by default
   --only     one half
   --job      one of the two
@@ -56,6 +56,12 @@ const scale: Scale = {
 }
 if (scale.sizes.some((size) => !Number.isSafeInteger(size) || size < 100)) {
   console.error(`bench:rotation: --rows ${given.rows}: whole numbers from 100\n${USAGE}`)
+  process.exit(2)
+}
+if (jobs.includes('reencrypt') && scale.sizes.some((size) => size > DISTINCT)) {
+  console.error(
+    `bench:rotation: --rows above ${DISTINCT} repeat ciphertext, which only --job rewrap can do with\n${USAGE}`,
+  )
   process.exit(2)
 }
 
