@@ -15,7 +15,7 @@ export async function status({ keys, out }: Context): Promise<boolean> {
   const now = keys.status()
   const versions = now.versions.map(({ id, state, retired, history, destroyAt, promoteAt }) => [
     id,
-    `${state}${retired ? ', retired' : ''}${destroyAt ? `, destroyed at ${clockTime(destroyAt)}` : ''}`,
+    `${state}${retired ? ', retired' : ''}${destroyAt ? `, to be destroyed at ${clockTime(destroyAt)}` : ''}`,
     promoteAt ? `promote from ${clockTime(promoteAt)}` : `since ${clockTime(history.at(-1)?.at)}`,
   ])
   out.say('status', now, [

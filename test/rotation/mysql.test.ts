@@ -8,8 +8,9 @@ import { jobSuite } from './jobs.ts'
 import { killSuite } from './killed.ts'
 import { matrixSuite } from './matrix.ts'
 import { movingSuite } from './moving.ts'
-import { mysqlSuite } from './mysql.ts'
 import { mysqlInPlaceSuite } from './mysql-inplace.ts'
+import { mysqlSessionSuite } from './mysql-sessions.ts'
+import { mysqlTableSuite } from './mysql-tables.ts'
 import { NAMES, nameSuite } from './names.ts'
 import { orphanSuite } from './orphans.ts'
 import { pageSuite } from './pages.ts'
@@ -50,7 +51,8 @@ describe.skipIf(missing('rotation on a real MariaDB', mariadbMissing()))('a real
     rangeSuite(client)
     planSuite(client)
     incidentSuite(client)
-    mysqlSuite(client, () => server.url)
+    mysqlSessionSuite(client, () => server.url)
+    mysqlTableSuite(client, () => server.url)
     mysqlInPlaceSuite(client, () => server.url)
   })
 
