@@ -3,26 +3,27 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { build } from 'esbuild'
-import { createKeyring, type Keyring } from '../../src/index.ts'
+import { createKeyring } from '../../src/index.ts'
 import { keyStoreSchema, postgresKeyStore } from '../../src/keystore/postgres.ts'
 import { localKms } from '../../src/kms/local.ts'
-import { retire } from '../../src/rotation/index.ts'
-import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { type PostgresClient, pgClient } from '../rotation/clients.ts'
-import { createTable } from '../rotation/tables.ts'
 import { type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { fromRoot } from '../support/sources.ts'
 import { discrepancies, install } from './audit.ts'
-import { differences, type Model, type Plain } from './model.ts'
+import { type Ended, workAmongFaults } from './faults.ts'
+import { differences, type Model } from './model.ts'
 import { choices } from './random.ts'
-import { JOBS, type Job, NAME, type Order, recordOf, type Shape } from './worker.ts'
-import { type Ended, workAmongFaults } from './workers.ts'
+import { otherShape, recordOf, type Shape, type Stored, shapeOf } from './record.ts'
+import { fill, leftovers, makeTable, readAll, retired } from './table.ts'
+import { JOBS, type Job, NAME, type Order } from './worker.ts'
+import { workersOf } from './workers.ts'
 import { COUNTED, type Counts, WRITERS, write } from './writers.ts'
 
 /**
  * Jobs among faults, on a real PostgreSQL that syncs to disk: four worker processes do one job while writers write,
- * workers and the server are killed, and the KMS is away. `--job` is one of them, or all in their order; `--seed` determines
- * every choice (not the timing); `--rows` is the size of the table, `--minutes` how long faults go on in each job at most.
+ * workers are killed, or stand still for longer than their lease, the server is killed, and the KMS is away. `--job` is one of
+ * them, or all in their order; `--seed` determines every choice (not the timing); `--rows` is the size of the table,
+ * `--minutes` how long faults go on in each job at most.
  * Exit code 1: something was lost.
  */
 const isQuick = process.env.CI === 'true'
@@ -45,11 +46,10 @@ if (!isRight || jobs.length === 0) {
 }
 
 const ROOT = '3c'.repeat(32)
-const CHUNK = 1_000
+const STRICT = { columns: recordOf('columns'), packed: recordOf('packed') }
 
 async function main(folder: string, server: PostgresServer, client: PostgresClient): Promise<string[]> {
   const shape: Shape = seed % 2 === 0 ? 'columns' : 'packed'
-  const record = recordOf(shape)
   const script = join(folder, 'worker.mjs')
   const entryPoints = [fromRoot('test/faults/worker.ts')]
   const banner = { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url)" }
@@ -58,9 +58,9 @@ async function main(folder: string, server: PostgresServer, client: PostgresClie
   await client.query(keyStoreSchema())
   const store = postgresKeyStore(client.db)
   const keys = await createKeyring({ name: NAME, store, kms: localKms(ROOT), propagationMs: 0 })
-  await makeTable(client, record)
+  await makeTable(client, STRICT[shape])
   const model: Model = { rows: new Map(), unsure: new Map() }
-  await fill(client, recordOf(shape, jobs[0] === 'encrypt' ? 'prepare' : 'strict'), keys, model)
+  await fill(client, jobs[0] === 'encrypt' ? recordOf(shape, 'prepare') : STRICT[shape], keys, model, rows)
   await install(client.query)
 
   const wrong: string[] = []
@@ -70,122 +70,77 @@ async function main(folder: string, server: PostgresServer, client: PostgresClie
     if (job !== 'encrypt') await keys.promote(await keys.rotate(), { urgent: true })
     const started = performance.now()
     let isOver = false
-    const [before, after] = (['prepare', 'encrypt'] as const).map((phase) => recordOf(shape, phase))
-    // Half of the writers are of the last release until an eighth of the time is over: they still write plaintext.
-    const isLate = (writer: number): boolean => writer % 2 === 0 && performance.now() - started < minutes * 7_500
-    const recordNow = (writer: number) => () => (job !== 'encrypt' ? record : isLate(writer) ? before! : after!)
+    const recordNow = releases(job, shape, started)
     const writers = Array.from({ length: WRITERS }, (_, writer) =>
-      write(client, recordNow(writer), keys, writer, model, own + writer + 1, () => isOver),
+      write(
+        client,
+        (row) => recordNow(writer, row),
+        keys,
+        writer,
+        model,
+        own + writer + 1,
+        () => isOver,
+      ),
     )
     // Slow enough to be hit many times.
     const rowsPerSecond = Math.max(200, Math.ceil(rows / (minutes * 60)))
     const order: Order = { url: server.url, root: ROOT, job, shape, away: join(folder, 'away'), rowsPerSecond }
-    const ended = await workAmongFaults(script, order, server, choices(own), minutes * 60)
+    const workers = workersOf(script, order, client.query)
+    const ended = await workAmongFaults(workers, order, server, choices(own), minutes * 60)
     isOver = true
     const counts = await Promise.all(writers)
 
-    const { wrong: found, raced } = await discrepancies(client.query)
+    const { wrong: found, ...sums } = await discrepancies(client.query, ended.reports)
     if (ended.reports.length === 0) found.push('no worker came to an end')
+    if (ended.hung > 0) found.push(`${ended.hung} workers did not come to an end`)
     for (const { failed, left } of ended.reports) {
       if (failed > 0 || left > 0) found.push(`a worker reported ${failed} failed, ${left} left`)
     }
-    found.push(...differences(model, await read(client, record, keys)))
-    found.push(...(await (job === 'encrypt' ? plaintextLeft(client) : retired(client, record, keys, old))))
+    const after = shapeAfter(job, shape)
+    found.push(...differences(model, await readAll(client, STRICT[after], keys)), ...(await leftovers(client, after)))
+    if (job !== 'encrypt') found.push(...(await retired(client, STRICT[after], keys, old)))
     wrong.push(...found.map((line) => `${job}: ${line}`))
-    tell(job, shape, performance.now() - started, ended, { ...total(counts), raced }, model)
+    tell(job, shape, performance.now() - started, ended, { ...total(counts), ...sums }, model)
   }
   await keys.close()
   return wrong
 }
 
-/** The table of the tests; while it is encrypted, rows without an envelope are in it. */
-async function makeTable({ query }: PostgresClient, record: ReturnType<typeof recordOf>): Promise<void> {
-  await createTable(query, record as never)
-  await query('alter table accounts alter column envelope drop not null')
-  // In the packed shape the plaintext has columns of its own.
-  if (record.schema.kind === 'packed') await query('alter table accounts add column email text, add column note text')
-}
+const shapeAfter = (job: Job, shape: Shape): Shape => (job === 'move' ? otherShape(shape) : shape)
 
-async function plaintextLeft({ query }: PostgresClient): Promise<string[]> {
-  const [row] = await query<{ n: string }>(
-    `select count(*) as n from accounts where envelope is null or email like '%@example.org' or note like 'note %'`,
-  )
-  return Number(row?.n) === 0 ? [] : [`${row?.n} rows hold plaintext`]
-}
-
-async function retired(
-  client: PostgresClient,
-  record: ReturnType<typeof recordOf>,
-  keys: Keyring,
-  old: string,
-): Promise<string[]> {
-  const table = postgresTable(client.db, record)
-  const left = (await table.countByKey([old])).get(old)
-  const found = left === 0 ? [] : [`${left} rows refer to the old version`]
-  await retire({ keys, keyId: old, tables: [table] }).catch((error) => found.push(String(error)))
-  if (keys.status().versions.find(({ id }) => id === old)?.retired !== true) {
-    found.push('the old version is not retired')
-  }
-  return found
+/** The record that a writer writes with at this moment, or patches a row with. */
+function releases(job: Job, shape: Shape, started: number) {
+  if (job !== 'encrypt') return (_: number, row?: Stored) => STRICT[row ? shapeOf(row) : shapeAfter(job, shape)]
+  const [before, after] = [recordOf(shape, 'prepare'), recordOf(shape, 'encrypt')]
+  // Half of the writers are of the last release until an eighth of the time is over: they still write plaintext.
+  const isLate = (writer: number): boolean => writer % 2 === 0 && performance.now() - started < minutes * 7_500
+  return (writer: number) => (isLate(writer) ? before : after)
 }
 
 const total = (counts: readonly Counts[]): Counts =>
   counts.reduce((sum, count) => Object.fromEntries(COUNTED.map((kind) => [kind, sum[kind] + count[kind]])) as Counts)
 
-type Told = Counts & { readonly raced: number }
+type Sums = Counts & { readonly seen: number; readonly raced: number }
 
-function tell(job: Job, shape: Shape, ms: number, { faults, failures }: Ended, counts: Told, model: Model): void {
-  const { kill, stop, postmaster, restart, kms } = faults
+function tell(job: Job, shape: Shape, ms: number, { faults, late, failures }: Ended, counts: Sums, model: Model): void {
+  const { kill, stall, stop, postmaster, restart, kms } = faults
   console.log(
-    `${job} (${shape}): ${(ms / 1000).toFixed(1)} s; ${kill} kills, ${stop} crashes, ${postmaster} kills of the server, ` +
-      `${restart} restarts, KMS away ${kms} times; ${counts.insert} inserts, ${counts.update} updates, ` +
-      `${counts.patch} patches, ${counts.delete} deletes; the job lost ${counts.raced} races, patches ${counts.conflict}; ` +
+    `${job} (${shape}): ${(ms / 1000).toFixed(1)} s; ${kill} kills, ${stall} stalls (${late} came back too late), ` +
+      `${stop} crashes, ${postmaster} kills of the server, ${restart} restarts, KMS away ${kms} times; ` +
+      `${counts.insert} inserts, ${counts.update} updates, ${counts.patch} patches, ${counts.delete} deletes; ` +
+      `the job saw ${counts.seen} rows and lost ${counts.raced} races, patches ${counts.conflict}; ` +
       `${counts.lost} answers lost; ${model.rows.size + model.unsure.size} rows; ` +
       `workers got over ${JSON.stringify(failures)}`,
   )
-}
-
-async function fill(
-  { query }: PostgresClient,
-  record: ReturnType<typeof recordOf>,
-  keys: Keyring,
-  { rows: all }: Model,
-) {
-  for (let from = 0; from < rows; from += CHUNK) {
-    const chunk = Array.from({ length: Math.min(CHUNK, rows - from) }, (_, i): Plain => {
-      const id = from + i
-      return { id, email: `e${id}@example.org`, note: id % 3 === 0 ? null : `note ${id}`, city: 'Oslo' }
-    })
-    const stored = chunk.map((row) => record.encrypt(keys, row))
-    await query('insert into accounts select * from json_populate_recordset(null::accounts, $1::text::json)', [
-      JSON.stringify(stored),
-    ])
-    for (const row of chunk) all.set(row.id, row)
-  }
-}
-
-async function read({ query }: PostgresClient, record: ReturnType<typeof recordOf>, keys: Keyring) {
-  const found = new Map<number, Plain>()
-  for (let after = -1; ; ) {
-    const page = await query('select * from accounts where id > $1 order by id limit 5000', [after])
-    for (const row of page) {
-      const id = (row as { id: number }).id
-      try {
-        found.set(id, record.decrypt(keys, row as never) as Plain)
-      } catch (error) {
-        // With the row as it is: a violation cannot be made again at will.
-        found.set(id, { id, email: `${error} ${JSON.stringify(row)}`, note: null, city: '' })
-      }
-      after = id
-    }
-    if (page.length === 0) return found
-  }
 }
 
 console.log(`seed ${seed}, ${rows} rows, ${jobs.join(', ')}: faults for ${minutes} minutes at most in each`)
 const folder = mkdtempSync(join(tmpdir(), 'waxseal-faults-'))
 const server = await startPostgres({ fsync: true })
 const client = pgClient(server.url)
+// What is left to `exit` is done then as well: no process of ours goes on, not even one that stands still.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 try {
   const wrong = await main(folder, server, client)
   for (const line of wrong) console.error(line)
@@ -194,5 +149,4 @@ try {
 } finally {
   await client.close()
   server.stop()
-  rmSync(folder, { recursive: true, force: true })
 }

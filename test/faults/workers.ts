@@ -1,83 +1,113 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
-import type { PostgresServer } from '../support/postgres.ts'
+import type { Query } from '../../src/postgres.ts'
+import { sleep } from '../../src/rotation/pace.ts'
+import { holders } from './audit.ts'
 import type { Choices } from './random.ts'
-import type { Order, Report } from './worker.ts'
+import { LEASE_MS, type Order, processName, type Report, type Told } from './worker.ts'
 
 const WORKERS = 4
-/** How long the job may take when nothing goes wrong any more. */
-const PATIENCE_MS = 120_000
+/** How long a worker stands still when nobody takes its range. */
+const STILL_MS = 5 * LEASE_MS
 
-/** A worker is killed; the server stops at once, is killed or restarted; the KMS is away. */
-export type Fault = 'kill' | 'stop' | 'postmaster' | 'restart' | 'kms'
-
-export interface Ended {
+/** The processes that do one job, and what they told. */
+export interface Workers {
   readonly reports: readonly Report[]
-  readonly faults: Readonly<Record<Fault, number>>
-  /** What workers met and got over, by code. */
+  /** What they met and got over, by code. */
   readonly failures: Readonly<Record<string, number>>
+  /** Those that stood still, came back and were refused the step that they were at. */
+  readonly late: number
+  readonly isOneStalled: boolean
+  /** Starts as many as are missing. */
+  start(): void
+  /** SIGKILL for one that does not stand still. False: there is none. */
+  kill(chosen: Choices): Promise<boolean>
+  /**
+   * SIGSTOP for one that holds a range; SIGCONT when its lease has run out and somebody else has the range: it goes on where
+   * it was. Resolves when it stands still. False: nobody holds a range.
+   */
+  stall(chosen: Choices): Promise<boolean>
+  /** Waits until all came to an end, and kills those that did not in time: their number. */
+  end(patienceMs: number): Promise<number>
 }
 
-/** Worker processes do one job among faults; after `seconds`, or when the first is done, nothing more goes wrong. */
-export async function workAmongFaults(
-  script: string,
-  order: Order,
-  server: PostgresServer,
-  chosen: Choices,
-  seconds: number,
-): Promise<Ended> {
+export function workersOf(script: string, order: Order, query: Query): Workers {
   const alive = new Set<ChildProcess>()
+  const stalled = new Set<ChildProcess>()
+  const back = new Set<ChildProcess>()
   const reports: Report[] = []
-  const faults = { kill: 0, stop: 0, postmaster: 0, restart: 0, kms: 0 }
   const failures: Record<string, number> = {}
+  let late = 0
+  let comeBack: Promise<void> | undefined
   const env = { ...process.env, WAXSEAL_FAULTS_ORDER: JSON.stringify(order) }
 
-  function start(): void {
+  function begin(): void {
     const child = fork(script, { env, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
     alive.add(child)
-    child.on('message', ({ done, failure }: { done?: Report; failure?: string }) => {
-      if (done) reports.push(done)
-      if (failure !== undefined) failures[failure] = (failures[failure] ?? 0) + 1
+    child.on('message', (told: Told) => {
+      if ('done' in told) reports.push(told.done)
+      else if ('failure' in told) failures[told.failure] = (failures[told.failure] ?? 0) + 1
+      else if (back.delete(child)) late++
     })
     child.on('exit', () => alive.delete(child))
   }
-  async function kill(child: ChildProcess): Promise<void> {
-    const exit = once(child, 'exit')
-    child.kill('SIGKILL')
-    await exit
+  /** The server may be away: then nobody is known to hold anything. */
+  const held = (): Promise<ReadonlyMap<string, string>> => holders(query).catch(() => new Map())
+
+  async function resume(child: ChildProcess, range: string, moreMs: number): Promise<void> {
+    const own = processName(child.pid)
+    const until = performance.now() + STILL_MS
+    while (((await held()).get(range) ?? own) === own && performance.now() < until) await sleep(50)
+    await sleep(moreMs)
+    stalled.delete(child)
+    back.add(child)
+    child.kill('SIGCONT')
   }
+  // SIGKILL ends those that stand still as well.
   const killAll = (): void => {
     for (const child of alive) child.kill('SIGKILL')
   }
   process.on('exit', killAll)
 
-  for (let i = 0; i < WORKERS; i++) start()
-  const quietFrom = performance.now() + seconds * 1_000
-  while (reports.length === 0 && performance.now() < quietFrom) {
-    await pause(150 + chosen.int(450))
-    if (reports.length > 0) break
-    const die = chosen.int(20)
-    if (die < 2) {
-      const how = chosen.pick(['stop', 'postmaster', 'restart'] as const)
-      faults[how]++
-      await { stop: server.crash, postmaster: server.kill, restart: server.restart }[how]()
-    } else if (die < 5) {
-      faults.kms++
-      writeFileSync(order.away, '')
-      await pause(500 + chosen.int(1_500))
-      rmSync(order.away)
-    } else if (alive.size > 0) {
-      faults.kill++
-      await kill(chosen.pick([...alive]))
-    }
-    while (reports.length === 0 && alive.size < WORKERS) start()
+  return {
+    reports,
+    failures,
+    get late() {
+      return late
+    },
+    get isOneStalled() {
+      return stalled.size > 0
+    },
+    start() {
+      while (alive.size < WORKERS) begin()
+    },
+    async kill(chosen) {
+      const awake = [...alive].filter((child) => !stalled.has(child))
+      if (awake.length === 0) return false
+      const child = chosen.pick(awake)
+      const exit = once(child, 'exit')
+      child.kill('SIGKILL')
+      await exit
+      return true
+    },
+    async stall(chosen) {
+      const byName = new Map(Array.from(alive, (child) => [processName(child.pid), child]))
+      const all = Array.from(await held(), ([range, name]) => ({ range, child: byName.get(name) }))
+      const { range, child } = all.length > 0 ? chosen.pick(all) : {}
+      if (range === undefined || !child) return false
+      child.kill('SIGSTOP')
+      stalled.add(child)
+      comeBack = resume(child, range, chosen.int(LEASE_MS / 3))
+      return true
+    },
+    async end(patienceMs) {
+      await comeBack
+      const until = performance.now() + patienceMs
+      while (alive.size > 0 && performance.now() < until) await sleep(50)
+      const hung = alive.size
+      killAll()
+      process.off('exit', killAll)
+      return hung
+    },
   }
-  const until = performance.now() + PATIENCE_MS
-  while (alive.size > 0 && performance.now() < until) await pause(50)
-  killAll()
-  process.off('exit', killAll)
-  return { reports, faults, failures }
 }
-
-const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))

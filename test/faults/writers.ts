@@ -1,13 +1,16 @@
 import type { Keyring } from '../../src/index.ts'
 import { quoteColumn } from '../../src/records/sql.ts'
+import { sleep } from '../../src/rotation/pace.ts'
 import type { PostgresClient } from '../rotation/clients.ts'
 import type { Model, Plain } from './model.ts'
 import { type Choices, choices } from './random.ts'
-import type { recordOf } from './worker.ts'
+import type { AccountRecord, Stored } from './record.ts'
 
 export const WRITERS = 4
 /** Patches are what races a new data key: they leave the header as it is. */
 const KINDS = ['insert', 'update', 'patch', 'patch', 'patch', 'delete'] as const
+/** What a row has besides in the other shape goes when it is written whole. */
+const EMPTY: Readonly<Record<string, null>> = { email: null, note: null }
 const PAUSE_MS = 2
 /** How often a writer looks where the workers are, and how far ahead of them it writes: about a batch. */
 const LOOK_EVERY = 25
@@ -19,8 +22,8 @@ export type Counts = Record<(typeof COUNTED)[number], number>
 /** One application that goes on writing. It owns the ids that are `own` modulo WRITERS, so that their last writer is known. */
 export async function write(
   { query }: PostgresClient,
-  /** How it writes at this moment: a release may come in between. */
-  recordNow: () => ReturnType<typeof recordOf>,
+  /** How it writes at this moment, or patches a row: a release may come in between. */
+  recordNow: (row?: Stored) => AccountRecord,
   keys: Keyring,
   own: number,
   model: Model,
@@ -48,7 +51,7 @@ export async function write(
       model.unsure.set(id, [model.rows.get(id), next])
       model.rows.delete(id)
       counts.lost++
-      while (!(await query('select 1').catch(() => null))) await pause(50)
+      while (!(await query('select 1').catch(() => null))) await sleep(50)
       return false
     }
     if (next) model.rows.set(id, next)
@@ -94,7 +97,8 @@ export async function write(
       const { id, drop } = await choose(turn)
       const before = model.rows.get(id)
       const update = async (next: Plain): Promise<void> => {
-        if (await send(id, next, () => change(id, record.encrypt(keys, next)))) counts.update++
+        const stored = record.encrypt(keys, next)
+        if (await send(id, next, () => change(id, { ...EMPTY, ...stored }))) counts.update++
       }
       if (!before) drop()
       else if (kind === 'delete') {
@@ -105,22 +109,23 @@ export async function write(
         // Read and patch: what stands there may be rewrapped or re-encrypted in between.
         const read = await query('select * from accounts where id = $1', [id]).catch(() => [])
         if (read.length === 1) {
-          const row = read[0] as { envelope: string | null }
+          const row = read[0] as Stored
+          const record = recordNow(row)
           // A row that still is plaintext is written whole by whoever writes ciphertext.
           if (row.envelope === null && record.declaration.migrate?.phase !== 'prepare') {
             await update({ ...before, note: value.note })
             continue
           }
-          await pause(chosen.int(4))
+          await sleep(chosen.int(4))
           const { set, guard } = record.patch(keys, row as never, { note: value.note })
           const next = { ...before, note: value.note }
           const patched = () => change(id, set, `and ${guard.expression} = $2`, [guard.value])
           if (await send(id, next, patched)) counts.patch++
           else if (model.rows.has(id)) counts.conflict++
-        } else await pause(50)
+        } else await sleep(50)
       }
     }
-    await pause(PAUSE_MS)
+    await sleep(PAUSE_MS)
   }
   return counts
 }
@@ -129,5 +134,3 @@ function valuesOf(chosen: Choices, own: number, turn: number): Omit<Plain, 'id'>
   const note = chosen.int(4) === 0 ? null : `note ${chosen.int(1_000)} of turn ${turn}`
   return { email: `writer${own}-${turn}@example.org`, note, city: chosen.pick(['Oslo', 'Lima']) }
 }
-
-const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
