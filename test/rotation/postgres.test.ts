@@ -4,6 +4,7 @@ import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
 import { type PostgresClient, pgClient, postgresJsClient } from './clients.ts'
+import { columnSuite } from './columns.ts'
 import { failureSuite } from './failures.ts'
 import { incidentSuite } from './incident.ts'
 import { inPlaceSuite } from './inplace.ts'
@@ -47,6 +48,7 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     pageSuite(client)
     sequenceSuite(client)
     collationSuite(client)
+    columnSuite(client)
     nameSuite(client)
     writerSuite(client)
     reencryptSuite(client)

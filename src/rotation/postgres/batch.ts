@@ -34,6 +34,13 @@ export function asArrays(columns: readonly BatchColumn[], changes: readonly Chan
   }
 }
 
+/** Whether a column gets text or bytes alone. The plaintext of a text column may be a date, or JSON, which only documents tell. */
+export const holdsText = (column: string, changes: readonly Change[]): boolean =>
+  changes.every(({ set }) => {
+    const value = set[column] ?? null
+    return value === null || typeof value === 'string' || value instanceof Uint8Array
+  })
+
 const SEPARATOR = ','
 
 /**

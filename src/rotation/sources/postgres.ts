@@ -1,9 +1,9 @@
-import { config } from '../../errors.ts'
+import { config, WaxsealError } from '../../errors.ts'
 import { type Postgres, queryOf } from '../../postgres.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
-import { asArrays, asDocuments, type BatchColumn, FIRST_OF_BATCH, SEALED } from '../postgres/batch.ts'
+import { asArrays, asDocuments, type BatchColumn, FIRST_OF_BATCH, holdsText, SEALED } from '../postgres/batch.ts'
 import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
 import {
   assertSeesAll,
@@ -221,6 +221,13 @@ function tableAt<D extends Declaration>(
     },
   })
 
+  /** A text would be read as hexadecimal, or lose its backslashes. */
+  function expectBytes(column: string, changes: readonly Change[]): void {
+    if (changes.every(({ set }) => (set[column] ?? null) === null || set[column] instanceof Uint8Array)) return
+    const message = `"${column}" is a column of bytes, and something else is to be written there`
+    throw new WaxsealError('CONFIG', message, { table: name, argument: 'record' })
+  }
+
   function withChanges(
     first: Change,
     all: ReadonlyMap<string, string>,
@@ -245,12 +252,13 @@ function tableAt<D extends Declaration>(
         return { name: `s${i}`, type, of: (change: Change) => asJson(change.set[column], local) }
       }),
     ]
-    const isSealed = set.every((column) => SEALED.test(typeOf(all, column)))
+    for (const column of set.filter((each) => typeOf(all, each) === 'bytea')) expectBytes(column, changes)
+    const isSealed = set.every((column) => SEALED.test(typeOf(all, column)) && holdsText(column, changes))
     const { from, values } = (isSealed ? asArrays : asDocuments)(columns, changes, FIRST_OF_BATCH)
     const match = [
       ...ids.map((_, i) => `${own[i]} = j."id${i}"`),
-      ...expected.map((column, i) => `${asText(all, column)} is not distinct from j."w${i}"`),
-      ...guards.map((sql, i) => `${sql} is not distinct from j."g${i}"`),
+      ...expected.map((column, i) => `(${asText(all, column)}) collate "C" is not distinct from j."w${i}"`),
+      ...guards.map((sql, i) => `(${sql}) collate "C" is not distinct from j."g${i}"`),
     ]
     const assignments = set.map((column, i) => `${quoteColumn(column)} = j."s${i}"`)
     const text = `with ${HELD}, moved as (
