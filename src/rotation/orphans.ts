@@ -10,8 +10,10 @@ import { columnsOf } from './work.ts'
 /** A column that no declaration of the job knows, and that may hold ciphertext. */
 export interface Suspect {
   readonly column: string
-  /** What to select of it, and to compare: text in which {@link FIELD_PREFIX} stands, bytes; NULL for all that cannot be a ciphertext. */
+  /** What to select of it: text in which {@link FIELD_PREFIX} stands, bytes; NULL for all that cannot be a ciphertext. */
   readonly sql: string
+  /** What stands for that when it is compared again: short, whatever the column holds. */
+  readonly digest: string
   /** What the client gave for it. */
   read(selected: unknown): string | Uint8Array
 }
@@ -41,7 +43,7 @@ export function checkOthers(schema: Schema, others: readonly AnyRecord[]): void 
 
 /** What suspects held when the row was read: it is to be the same when the row is written. */
 export function guardOf(suspects: readonly Suspect[], found: Readonly<Record<string, unknown>>): Guard {
-  return Object.fromEntries(suspects.map(({ sql }, i) => [sql, found[`o${i}`] ?? null]))
+  return Object.fromEntries(suspects.map(({ digest }, i) => [digest, found[`d${i}`] ?? null]))
 }
 
 /**

@@ -52,8 +52,8 @@ export interface ReadRow {
 }
 
 /**
- * What columns hold that no declaration knows, as far as it may be ciphertext: an expression of the source → what was selected, null
- * for NULL. A job that gives up the data key of a row must not miss what a newer release seals with it meanwhile.
+ * What columns hold that no declaration knows, as far as it may be ciphertext: a digest, as an expression of the source → what it
+ * gave, null for NULL. A job that gives up the data key of a row must not miss what a newer release seals with it meanwhile.
  */
 export type Guard = Readonly<Record<string, unknown>>
 

@@ -240,7 +240,7 @@ export function tableSource<D extends Declaration>(
         ...idTexts(layout),
         ...[...places].flatMap(([column, i]) => cells.select(column, i)),
         ...extra.flatMap((column, i) => cells.selectExtra(column, i)),
-        ...suspects.map(({ sql }, i) => `${sql} as o${i}`),
+        ...suspects.flatMap(({ sql, digest }, i) => [`${sql} as o${i}`, `${digest} as d${i}`]),
       ]
       const { text, values } = where(layout, filter, span)
       const rows = await query<Found>(

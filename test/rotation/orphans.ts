@@ -135,6 +135,29 @@ export function orphanSuite(client: () => Client): void {
       }
     })
 
+    it.each([
+      ['text', `replace(email, 'wxf:', 'wxf: ')`],
+      ['bytes', 'email'],
+    ])('go back to the server as a digest, however long they are: %s', async (what, value) => {
+      const isBytes = what === 'bytes'
+      const type = isBytes ? 'bytea' : 'text'
+      const columns = ['phone', 'email', 'envelope'].map((column) => `${column} ${type}`).join(', ')
+      const old = isBytes ? { encoding: 'bytes' } : {}
+      const fields = { email: text() }
+      const { keys, known, name, query } = await table(columns, { ...old, fields }, { ...old, fields }, undefined)
+      await query(`update ${name} set phone = ${value} where id = 2`)
+      const source = client().table(known)
+      const [oldId] = keys.status().versions.map(({ id }) => id)
+      const page = await source.page({ keys: [oldId!] }, { after: null, upTo: null }, 9, 'sealed', 'orphans')
+      const guards = page.flatMap(({ guard }) => Object.values(guard!) as (string | Uint8Array | null)[])
+      expect(guards).toHaveLength(3)
+      // SQLite has no digest of its own; there, nothing travels.
+      const most = /sqlite/.test(client().name) ? 1_000 : 64
+      for (const guard of guards) expect(guard?.length ?? 0).toBeLessThanOrEqual(most)
+      const report = await reencrypt({ keys, table: source })
+      expect(report).toMatchObject({ written: 3, raced: 0, failed: 0 })
+    })
+
     it('stop the job before it writes when a source does not pass on that they are asked for', async () => {
       const { keys, known, read } = await table('phone text, email text, envelope text', {}, plain, undefined)
       const before = await read()

@@ -161,6 +161,36 @@ export function sqliteSuite(name: string, open: (path?: string) => SqliteDatabas
     },
   )
 
+  it.each(['text', 'bytes'] as const)(
+    'whatever an undeclared column holds, rows are re-encrypted: %s',
+    async (encoding) => {
+      const { db, table: of } = clientOf()
+      const contents = [
+        "x''",
+        "x'00ff'",
+        'zeroblob(3)',
+        "''",
+        "'wxf:'",
+        "cast(x'7778663aff' as text)",
+        '5',
+        '1.5',
+        'null',
+      ]
+      contents.push("'wxf:' || char(0) || 'x'", "char(0) || 'wxf:'", "'wxf:' || char(55296)")
+      const keys = testKeyring()
+      const name = freshName('any')
+      const record = declare(name, { id: { id: int() }, encoding, fields: { email: text() } })
+      db.exec(`create table ${name} (id integer primary key, email, envelope, other)`)
+      for (const [i, content] of contents.entries()) {
+        const row = record.encrypt(keys, { id: i, email: 'e' } as never) as AnyRow
+        db.prepare(`insert into ${name} values (?, ?, ?, ${content})`).run(i, row.email as never, row.envelope as never)
+      }
+      await rotate(keys)
+      const report = await reencrypt({ keys, table: of(record) })
+      expect(report).toMatchObject({ written: contents.length, raced: 0, failures: [] })
+    },
+  )
+
   describe('one connection', () => {
     it('waits for a transaction of the application, and is not undone with it', async () => {
       const { db, query } = clientOf()

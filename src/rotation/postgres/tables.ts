@@ -3,7 +3,6 @@ import { config, WaxsealError } from '../../errors.ts'
 import type { Query } from '../../postgres.ts'
 import { quoteColumn } from '../../records/sql.ts'
 import type { Suspect } from '../orphans.ts'
-import { hexBytes } from '../values.ts'
 
 /** What the catalog of a PostgreSQL says about tables. `table` is a name in SQL, quoted. */
 
@@ -94,7 +93,7 @@ export async function suspects(
         union all
         select b.name, y.typbasetype, b.n from base b join pg_type y on y.oid = b.type where y.typtype = 'd')
       select b.name as name, y.typname::text as type from base b join pg_type y on y.oid = b.type
-      where y.typtype <> 'd' and y.typcategory in ('S', 'U', 'A', 'C') and y.typname not in ('uuid', 'name') order by b.n`,
+      where y.typtype <> 'd' and y.typcategory in ('S', 'U', 'A', 'C', 'R') and y.typname not in ('uuid', 'name') order by b.n`,
     [table],
   )
   const others = rows.filter(({ name, type }) => !known.has(name) && (type !== 'bytea' || encoding === 'bytes'))
@@ -102,9 +101,11 @@ export async function suspects(
     const own = `t.${quoteColumn(name)}`
     // Under some collations no text is found within another one.
     const holds = `strpos(${own}::text collate "C", '${FIELD_PREFIX}') > 0`
-    return type === 'bytea'
-      ? { column: name, sql: `encode(${own}, 'hex')`, read: (selected) => hexBytes(selected as string) }
-      : { column: name, sql: `case when ${holds} then ${own}::text end`, read: (selected) => selected as string }
+    const isBytes = type === 'bytea'
+    const sql = isBytes ? own : `case when ${holds} then ${own}::text end`
+    const bytes = isBytes ? own : `convert_to(${sql}, getdatabaseencoding())`
+    const digest = `encode(sha256(${bytes}), 'hex')`
+    return { column: name, sql, digest, read: (selected) => selected as string | Uint8Array }
   })
 }
 

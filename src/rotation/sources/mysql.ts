@@ -157,7 +157,7 @@ export function mysqlTable<D extends Declaration>(
         if (was !== null && was !== undefined) document[`w${i}`] = isBinary(column) ? was : base64Of(was)
       }
       for (const [i, sql] of guards.entries()) {
-        const was = each.guard?.[sql] as string | Uint8Array | null
+        const was = each.guard?.[sql] as Uint8Array | null
         if (was !== null) document[`g${i}`] = base64Of(was)
       }
       const isPlain = each.set[schema.envelopeColumn] === null
@@ -226,7 +226,12 @@ export function mysqlTable<D extends Declaration>(
       return others.map((column) => {
         const value = exact(column, own(column.name))
         const sql = isBinary(column) ? value : `case when instr(${value}, '${FIELD_PREFIX}') > 0 then ${value} end`
-        return { column: column.name, sql, read: (selected) => cellOf(column, selected)! }
+        return {
+          column: column.name,
+          sql,
+          digest: `unhex(sha2(${sql}, 256))`,
+          read: (selected) => cellOf(column, selected)!,
+        }
       })
     },
 

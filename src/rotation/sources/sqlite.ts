@@ -135,7 +135,7 @@ export function sqliteTable<D extends Declaration>(
         const own = `t.${quoteColumn(name)}`
         const bytes = schema.encoding === 'bytes' ? ` or typeof(${own}) = 'blob'` : ''
         const sql = `case when typeof(${own}) = 'text' and instr(${own}, '${FIELD_PREFIX}') > 0${bytes} then ${own} end`
-        return { column: name, sql, read: (selected) => selected as string | Uint8Array }
+        return { column: name, sql, digest: `hex(${sql})`, read: (selected) => selected as string | Uint8Array }
       })
     },
 
