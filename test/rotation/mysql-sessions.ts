@@ -1,4 +1,4 @@
-import { createPool as createMariadbCallbackPool } from 'mariadb/callback'
+import { createConnection as createMariadbCallbackConnection } from 'mariadb/callback'
 import { createConnection as createCallbackConnection, createPool as createCallbackPool } from 'mysql2'
 import mysql, { type Connection, type PoolOptions } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -263,20 +263,24 @@ export function mysqlSessionSuite(client: () => MysqlClient, url: () => string):
     await retire({ keys, keyId: oldId, tables: [table] })
   })
 
-  it('a client of callbacks is refused before it is asked anything', async () => {
-    const clients = [
-      createCallbackPool(url()),
-      createMariadbCallbackPool(url().replace('mysql:', 'mariadb:')),
-      createCallbackConnection(url()),
-    ]
+  it('a client of callbacks is refused', async () => {
+    const refused = expect.objectContaining({ code: 'CONFIG', argument: 'db' })
+    const pool = createCallbackPool(url())
+    const connection = createCallbackConnection(url())
+    const other = createMariadbCallbackConnection(url().replace('mysql:', 'mariadb:'))
+    for (const each of [connection, other]) each.on('error', () => undefined)
     try {
-      for (const db of clients) {
-        expect(() => mysqlTable(db as unknown as Mysql, people())).toThrow(
-          expect.objectContaining({ code: 'CONFIG', argument: 'db' }),
-        )
+      // Asked for a connection without a callback, the first one would end the process.
+      for (const db of [pool, connection]) {
+        expect(() => mysqlTable(db as unknown as Mysql, people())).toThrow(refused)
       }
+      const keys = testKeyring()
+      const job = rewrap({ keys, table: mysqlTable(other as unknown as Mysql, people()) })
+      await expect(job).rejects.toThrow(refused)
     } finally {
-      for (const db of clients) db.end(() => undefined)
+      pool.end()
+      connection.destroy()
+      other.destroy()
     }
   })
 }

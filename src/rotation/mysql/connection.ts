@@ -77,9 +77,8 @@ const turns = new WeakMap<object, Promise<unknown>>()
 const lost = new WeakSet<object>()
 
 export function connectionOf(db: Mysql): Connection {
-  const lend = (db as { getConnection?: unknown } | null)?.getConnection
-  const isPool = typeof lend === 'function'
-  if ((!isPool && !isConnection(db)) || wantsCallbacks(db, lend)) {
+  const isPool = typeof (db as { getConnection?: unknown } | null)?.getConnection === 'function'
+  if ((!isPool && !isConnection(db)) || wantsCallbacks(db)) {
     throw config('db', 'a pool or a connection of mysql2/promise or mariadb', db)
   }
 
@@ -188,9 +187,8 @@ const parameter = (value: unknown): unknown => (typeof value === 'bigint' ? Stri
 const isConnection = (db: unknown): db is MysqlConnection =>
   typeof (db as MysqlConnection | null)?.execute === 'function' && typeof (db as MysqlConnection).query === 'function'
 
-/** The clients of the same names that answer through callbacks: asked without one, they would end the process. */
-const wantsCallbacks = (db: unknown, lend: unknown): boolean =>
-  typeof (db as { promise?: unknown }).promise === 'function' || (typeof lend === 'function' && lend.length > 0)
+/** A client of mysql2 that answers through callbacks: asked for a connection without one, it would end the process. */
+const wantsCallbacks = (db: unknown): boolean => typeof (db as { promise?: unknown }).promise === 'function'
 
 const inTransaction = (db: unknown): WaxsealError =>
   config('db', 'a pool, or a connection with autocommit that is in no transaction', db)
@@ -202,6 +200,7 @@ const numberOf = (error: unknown): number | undefined => {
 }
 
 async function ask<T>(answer: Promise<T>): Promise<T> {
+  if (typeof answer?.then !== 'function') throw config('db', 'a client that answers with promises', answer)
   try {
     return await answer
   } catch (error) {
