@@ -19,8 +19,14 @@ const codeOf = (error: unknown): string | undefined => {
   return typeof code === 'string' ? code : typeof errno === 'number' ? String(errno) : undefined
 }
 
+/** What a database said to a key store in it. */
+function behind(error: WaxsealError): readonly (typeof OTHERS)[number][] {
+  const code = error.code.startsWith('KMS_') ? codeOf(error.cause) : undefined
+  return code === undefined ? [] : OTHERS.filter(([pattern]) => pattern.test(code)).slice(0, 1)
+}
+
 export function exitOf(error: unknown): number {
-  if (WaxsealError.is(error)) return EXIT[error.code]
+  if (WaxsealError.is(error)) return behind(error)[0]?.[1] ?? EXIT[error.code]
   const code = codeOf(error)
   if (code === undefined) return isMistake(error) ? 2 : 4
   return OTHERS.find(([pattern]) => pattern.test(code))?.[1] ?? (code.startsWith('ERR_') ? 2 : 4)
@@ -28,7 +34,11 @@ export function exitOf(error: unknown): number {
 
 /** An error in a line: our own as it is, others with a word of what it comes to. */
 export function said(error: unknown): { readonly code: string | undefined; readonly message: string } {
-  if (WaxsealError.is(error)) return { code: error.code, message: error.message }
+  if (WaxsealError.is(error)) {
+    const [cause] = behind(error)
+    const why = cause ? ` (${codeOf(error.cause)}: ${cause[2]})` : ''
+    return { code: error.code, message: `${error.message}${why}` }
+  }
   const code = codeOf(error)
   const meaning = OTHERS.find(([pattern]) => pattern.test(code ?? ''))?.[2]
   const message = messageOf(error)

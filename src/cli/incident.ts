@@ -1,4 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises'
+import { isEndOf } from '../rotation/affected.ts'
 import { incident, type RotationSource } from '../rotation/index.ts'
 import { type Context, jobOptions, tableOf } from './context.ts'
 import { usage } from './options.ts'
@@ -32,7 +33,9 @@ export async function incidentCommand(context: Context): Promise<boolean> {
       flush: list.flush,
       onProgress(step) {
         if (step.phase === 'marked') {
-          out.note('marked', { keyId, active: step.active }, `marked ${keyId} compromised; ${step.active} is active`)
+          const { active, wasMarked } = step
+          const marked = wasMarked ? `${keyId} was marked compromised before` : `marked ${keyId} compromised`
+          out.note('marked', { keyId, active, wasMarked }, `${marked}; ${active} is active`)
         } else if (step.phase === 'listing') {
           out.note('listing', step, `listing ${step.table}: ${count(step.rows)} rows`)
         } else if (step.phase === 'settling') {
@@ -40,9 +43,15 @@ export async function incidentCommand(context: Context): Promise<boolean> {
         } else out.progress(step.table, step.progress)
       },
     })
-    out.say('incident', { ...report, list: file }, [
+    await list.flush()
+    const isInFile = await hasEnd(file, keyId)
+    out.say('incident', { ...report, list: file, isInFile }, [
       `marked at ${clockTime(report.markedAt)}${report.wasMarked ? ' (before this call)' : ''}`,
-      `list complete at ${clockTime(report.listedAt)}: ${file}`,
+      report.listedAt === undefined
+        ? `list not complete: run it again with --list ${file}`
+        : isInFile
+          ? `list complete at ${clockTime(report.listedAt)}: ${file}`
+          : `list complete at ${clockTime(report.listedAt)}, in the file of an earlier call: ${file} does not have it`,
       ...report.tables.flatMap(
         ({ table, listed, reencryptedAt, reencrypted, failed, failures, remaining, stopped }) => [
           `${table}: ${listed === undefined ? '–' : count(listed)} listed, ${count(reencrypted)} re-encrypted at ${clockTime(reencryptedAt)}, ${count(failed)} failed, ${count(remaining)} remaining${stopped ? `; stopped: ${stopped}` : ''}`,
@@ -66,7 +75,9 @@ async function preview({ keys, given, out }: Context, tables: readonly RotationS
   const rows: Record<string, number> = {}
   for (const table of tables) rows[table.name] = (await table.countByKey([keyId])).get(keyId) ?? 0
   out.say('preview', { keyId, state, rows }, [
-    `${keyId} is ${state}; it would be marked compromised, for good, and these rows listed and re-encrypted:`,
+    state === 'compromised'
+      ? `${keyId} is compromised; these rows would be listed and re-encrypted:`
+      : `${keyId} is ${state}; it would be marked compromised, for good, and these rows listed and re-encrypted:`,
     ...Object.entries(rows).map(([table, n]) => `  ${table}: ${count(n)} rows`),
   ])
   throw usage('yes', 'nothing was changed: add --yes to do it')
@@ -95,6 +106,17 @@ async function listFile(path: string) {
       await drain()
       await handle.close()
     },
+  }
+}
+
+/** Whether the list ends in this file. Lists of other versions may stand in it too. */
+async function hasEnd(path: string, keyId: string): Promise<boolean> {
+  const file = await open(path)
+  try {
+    for await (const line of file.readLines()) if (isEndOf(line, keyId)) return true
+    return false
+  } finally {
+    await file.close()
   }
 }
 

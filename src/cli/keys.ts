@@ -77,9 +77,12 @@ export async function destroy({ keys, given, out }: Context): Promise<boolean> {
     out.say('destruction-cancelled', { keyId }, [`${keyId} stays, and is not retired any more`])
     return false
   }
-  const backupsExpire = new Date(expire ?? Number.NaN)
-  if (Number.isNaN(backupsExpire.getTime())) {
+  if (expire === undefined) {
     throw usage('backups-expire', 'destroy takes --backups-expire: the date when the last backup with its rows expires')
+  }
+  const backupsExpire = new Date(expire)
+  if (Number.isNaN(backupsExpire.getTime())) {
+    throw usage('backups-expire', `--backups-expire expected a date such as 2027-03-31, got ${expire}`)
   }
   const at = await keys.destroy(keyId, { ...whyOf(given), backupsExpire })
   out.say('destroying', { keyId, destroyAt: at.getTime() }, [

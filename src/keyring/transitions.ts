@@ -59,11 +59,11 @@ export function promote(manifest: Manifest, id: string, urgent: boolean, moment:
   const version = get(manifest, id)
   expectNext(version, 'active')
   if (version.state === 'pre-active' && !urgent) {
-    const wait = readyAt(manifest, version) - moment.now
-    if (wait > 0) {
+    const from = readyAt(manifest, version)
+    if (from > moment.now) {
       throw new WaxsealError(
         'KEY_STATE',
-        `key version is staged: every instance has to learn it first, promote it in ${wait} ms or later`,
+        `key version is staged: every instance has to learn it first, promote it from ${new Date(from).toISOString()} on`,
         { keyId: id, state: version.state },
       )
     }

@@ -8,7 +8,8 @@ import { sleep } from './pace.ts'
 import type { RotationSource, RowFailure } from './source.ts'
 
 export type IncidentProgress =
-  | { readonly phase: 'marked'; readonly active: string }
+  /** `wasMarked`: by an earlier call. */
+  | { readonly phase: 'marked'; readonly active: string; readonly wasMarked: boolean }
   | { readonly phase: 'listing'; readonly table: string; readonly rows: number }
   /** Waits until every instance has learned of it. */
   | { readonly phase: 'settling'; readonly ms: number }
@@ -27,7 +28,7 @@ export interface IncidentOptions extends Omit<JobOptions, 'onProgress'> {
   readonly decrypt?: DecryptPolicy
   /** Takes one line of the list, with its line feed; what it returns is awaited before the next line is made. */
   readonly write: (line: string) => unknown
-  /** Makes the lines durable; awaited when the list is complete, before that is noted and the first row is changed. */
+  /** Makes the lines durable; awaited behind the first list, and when the list is complete, before that is noted and the first row is changed. */
   readonly flush?: () => unknown
   /**
    * How long after the marking another instance may still write under the version, in ms: the longest `refreshMs` of
@@ -63,7 +64,7 @@ export interface IncidentReport {
   readonly markedAt: number
   /** True when it had been marked before this call. */
   readonly wasMarked: boolean
-  /** When the lists of all tables were complete. */
+  /** When the lists of all tables were complete, by this call or an earlier one; undefined while they are not. */
   readonly listedAt: number | undefined
   /** In the given order. */
   readonly tables: readonly IncidentTable[]
@@ -126,7 +127,7 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
   expectInteger('settleMs', settleMs, 0, 86_400_000)
 
   const marked = await mark(options)
-  onProgress?.({ phase: 'marked', active: marked.active })
+  onProgress?.({ phase: 'marked', active: marked.active, wasMarked: marked.before })
   for (const table of tables) await table.assertSeesAll('history')
 
   const lists = new Map<RotationSource, Listed>()
@@ -149,6 +150,7 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
   const unsettledMs = marked.at + settleMs - Date.now()
   await list()
   if (unsettledMs > 0 && noted.size < tables.length && !signal?.aborted) {
+    await flush?.() // for people to begin with
     const ms = Math.max(0, marked.at + settleMs - Date.now())
     onProgress?.({ phase: 'settling', ms })
     await sleep(ms, signal)
@@ -157,11 +159,13 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
       await list()
     }
   }
+  let isListed = noted.size === tables.length
   // Before the first row leaves the version: from then on no list could be complete any more.
   if (!signal?.aborted) {
     if (noted.size < tables.length) await write(endLine(keyId, lists.values()))
     await flush?.()
     for (const [table, made] of lists) if (!noted.has(table)) await noteListed(table, keyId, made)
+    isListed = true
   }
 
   const done: IncidentTable[] = []
@@ -170,7 +174,6 @@ export async function incident(options: IncidentOptions): Promise<IncidentReport
     const told = { table: table.name, listed: made?.rows, listedAt: made?.at }
     done.push({ ...told, ...(await clear(table, options, job)) })
   }
-  const isListed = tables.every((table) => lists.has(table))
   return {
     keyId,
     active: marked.active,

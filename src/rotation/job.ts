@@ -59,7 +59,7 @@ export interface JobReport {
 /** How a worker's part in a job ended. */
 export interface Ended {
   readonly report: JobReport
-  /** Rows under the job's filter when this worker found that the run was over; undefined when it did not look. */
+  /** Rows under the job's filter just before this worker ended the run; undefined when another one did, or nobody yet. */
   readonly left: number | undefined
 }
 
@@ -129,6 +129,7 @@ async function takePart(
   const progress = await reporter(ledger, work, source, onProgress)
   let tookPart = false
   let left: number | undefined
+  let isMine = false
   // With a pace to keep, a batch that was read ahead would only grow stale.
   const readsAhead = options.pace?.rowsPerSecond === undefined && options.pace?.lag === undefined
 
@@ -205,7 +206,7 @@ async function takePart(
     const isInDoubt = left !== undefined && left > 0 && pass === doubted
     if (isInDoubt || (left ?? 0) > (await ledger.failureCount(pass))) await ledger.again(pass)
     else {
-      await ledger.finish(pass)
+      isMine = await ledger.finish(pass)
       if (work.isShrinking) tookPart = true // it has seen for itself that nothing is left
     }
     return null
@@ -241,7 +242,7 @@ async function takePart(
   const failed = await ledger.failureCount()
   const failures = await ledger.failures(MAX_REPORTED)
   const report = { table: source.name, ...totals, failures, failed, aborted: signal?.aborted === true }
-  return { report, left }
+  return { report, left: isMine && !report.aborted ? left : undefined }
 }
 
 /**

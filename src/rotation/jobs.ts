@@ -72,7 +72,10 @@ export async function reencrypt({ keys, table, from, to, ...options }: Reencrypt
   const active = await activeOf(keys, table)
   const allowed = versionsThat(keys, 'reencrypt', active)
   const wrong = from?.find((id) => !allowed.includes(id))
-  if (wrong !== undefined) throw config('from', 'versions that are deactivated or compromised', wrong)
+  if (wrong !== undefined) {
+    const state = keys.status().versions.find(({ id }) => id === wrong)?.state ?? 'not of this keyring'
+    throw config('from', 'versions that are deactivated or compromised', state)
+  }
   const versions = from ?? allowed
   const target = [active, ...(from ?? []).toSorted()]
   if (!to) {
@@ -102,8 +105,8 @@ export async function encryptInPlace({
   const active = await activeOf(keys, table)
   expectEncrypting(keys, table)
   const name = await nameOf('encrypt', table, active)
-  const { report, left } = await runJob(table, encryptWork(keys, table), name, options)
-  return { ...report, plaintext: left ?? (await table.count('plaintext')) }
+  const { report } = await runJob(table, encryptWork(keys, table), name, options)
+  return { ...report, plaintext: await table.count('plaintext') }
 }
 
 /** The way back: turns the rows of a table into plaintext, for people who leave. The record must be in its `prepare` phase. */
@@ -115,8 +118,8 @@ export async function decryptInPlace({
   const active = await activeOf(keys, table)
   expectPreparing(keys, table)
   const name = await nameOf('decrypt', table, active)
-  const { report, left } = await runJob(table, decryptWork(keys, table), name, options)
-  return { ...report, sealed: left ?? (await table.count('sealed')) }
+  const { report } = await runJob(table, decryptWork(keys, table), name, options)
+  return { ...report, sealed: await table.count('sealed') }
 }
 
 /** What the books call a job: the table with its schema, since a name alone may lead to another table on another connection. */

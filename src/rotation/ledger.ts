@@ -80,8 +80,8 @@ export interface Ledger {
   failureCount(pass?: number): Promise<number>
   /** Counts the failures of a pass to none: they still are named, until they are met again or the run ends. */
   doubt(pass: number): Promise<void>
-  /** Ends the run behind `pass`: writes its totals down and drops its ranges, unless somebody began another pass, or a range is not done. */
-  finish(pass: number): Promise<void>
+  /** Ends the run behind `pass`: writes its totals down and drops its ranges, unless somebody began another pass, or a range is not done: false. */
+  finish(pass: number): Promise<boolean>
 }
 
 interface RangeRow {
@@ -318,13 +318,14 @@ export function ledgerOf(books: Books, name: string): Ledger {
         [job, job, job],
       )
       const sums = SUMS.map((sum) => `${sum} = (select sum(s.${sum}) from ${TABLES.range} s where s.job = ?)`)
-      await run(
+      const ended = await run(
         `update ${TABLES.job} as j set ${sums.join(', ')},
           failed = (select count(*) from ${TABLES.failure} f where f.job = ?), finished_at = ${now}
           where ${isOver} and exists (select 1 from ${TABLES.range} a where a.job = ? and a.pass = ${pass})`,
         [...SUMS.map(() => job), job, job, job, job],
       )
       await dropRanges()
+      return ended > 0
     },
   }
 

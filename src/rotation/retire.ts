@@ -46,7 +46,7 @@ export async function retire({ keys, keyId, tables, reason, except = [] }: Retir
     asked.add(column)
     const rows = await referring(table, name, isGiven)
     if (rows === 0) return void counted.add(name)
-    const how = isGiven ? '' : ', which is not among the tables'
+    const how = isGiven ? '' : ', which is not among the tables,'
     const message = `${rows} rows of ${name}${how} still refer to the version`
     throw new WaxsealError('CONFLICT', message, { table: name, keyId })
   }
@@ -63,17 +63,21 @@ export async function retire({ keys, keyId, tables, reason, except = [] }: Retir
   }
 
   for (const table of tables) await ask(table, await nameOf(table), true)
+  const found: [RotationSource, string][] = []
   for (const table of tables) {
     for (const other of await table.lookalikes()) {
       const name = await nameOf(other)
       if (asked.has(columnOf(other, name))) continue
       if (except.includes(name)) skipped.add(name)
-      else await ask(other, name, false)
+      else found.push([other, name])
     }
   }
   const wrong = except.find((name) => !skipped.has(name))
-  if (wrong !== undefined)
-    throw config('except', 'names of tables that look like one of these, with their schema', wrong)
+  if (wrong !== undefined) {
+    const message = `"except" names ${wrong}: no such table was found that looks like one of these; give the schema, such as public.customers_copy`
+    throw new WaxsealError('CONFIG', message, { argument: 'except' })
+  }
+  for (const [other, name] of found) await ask(other, name, false)
   await keys.retire(keyId, { references: 0, ...(reason ? { reason } : {}) })
   return { keyId, counted: [...counted].sort(), skipped: [...skipped].sort() }
 }

@@ -298,6 +298,21 @@ describe.skipIf(missing('the command on a real PostgreSQL', postgresMissing()))(
         expect(rows(at)[0]).toEqual({ table: at.tables[1], rowId: '1', subject: 'Lima' })
       })
 
+      it('called again with another file: says that the list is not in it', async () => {
+        const at = await made(server.url, 3)
+        const [leaked] = await versions(at)
+        const first = await at.run(args(leaked!.id, '--yes'))
+        expect(first).toMatchObject({ code: 0, out: expect.stringMatching(/^list complete at \S+: list\.ndjson$/m) })
+        const again = await at.run([...args(leaked!.id, '--yes'), '--list', 'other.ndjson'])
+        expect(again.code).toBe(0)
+        expect(again.err).toContain('was marked compromised before')
+        expect(again.out).toMatch(
+          /^list complete at \S+, in the file of an earlier call: other\.ndjson does not have it$/m,
+        )
+        const same = await at.run(args(leaked!.id, '--yes'))
+        expect(same.out).toMatch(/^list complete at \S+: list\.ndjson$/m)
+      })
+
       it('killed while listing: changes no row, its list has no end, and the next call makes it whole', async () => {
         const at = await made(server.url, 1_500)
         const [leaked] = await versions(at)

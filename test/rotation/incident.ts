@@ -98,6 +98,25 @@ export function incidentSuite(client: () => Client): void {
       expect([lines.length, ends.length]).toEqual([6, 1])
     })
 
+    it('stopped while it waits for the other instances: its lines are on disk, and it claims no whole list', async () => {
+      const { lines, ends, write, call } = await leak(3)
+      const stop = new AbortController()
+      const flushed: number[] = []
+      const flush = () => flushed.push(lines.length)
+      const report = await incident({
+        ...call,
+        write,
+        flush,
+        settleMs: 60_000,
+        signal: stop.signal,
+        onProgress: ({ phase }) => phase === 'settling' && stop.abort(),
+      })
+      expect([flushed, ends]).toEqual([[6], []])
+      expect(report).toMatchObject({ listedAt: undefined, aborted: true, isDone: false })
+      expect(await incident({ ...call, write, flush })).toMatchObject({ isDone: true })
+      expect(ends).toHaveLength(1)
+    })
+
     it('waits for the writer after every line', async () => {
       const { call } = await leak(20)
       let [open, most] = [0, 0]

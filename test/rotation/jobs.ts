@@ -84,6 +84,31 @@ export function jobSuite(client: () => Client): void {
       expect(await readPlain(client().query, record, keys)).toEqual(all())
     })
 
+    it('aborted after it had counted that nothing is left: counts again for its report', async () => {
+      const { keys, record, oldId, table } = await oldRows(client(), 3)
+      const late = await client().query<AnyRow>(`select * from ${record.schema.table} where id = 1`)
+      const stop = new AbortController()
+      const counted: RotationSource = {
+        ...table,
+        async count(...args) {
+          const rows = await table.count(...args)
+          if (rows > 0 || stop.signal.aborted) return rows
+          // Another worker finds a row that was written under the old version since, and begins another pass.
+          await insertStored(client().query, record, [{ ...late[0], id: 9 }])
+          const mine = `%${record.schema.table}%`
+          await client().query(
+            'update waxseal_job set passes = passes + 1 where finished_at is null and name like $1',
+            [mine],
+          )
+          stop.abort()
+          return rows
+        },
+      }
+      const report = await rewrap({ keys, table: counted, signal: stop.signal })
+      expect(report).toMatchObject({ aborted: true, remaining: new Map([[oldId, 1]]) })
+      expect(await rewrap({ keys, table })).toMatchObject({ remaining: new Map() })
+    })
+
     it('does nothing when it is aborted before it begins', async () => {
       const { keys, oldId, table } = await oldRows(client(), 3)
       const report = await rewrap({ keys, table, signal: AbortSignal.abort() })

@@ -223,6 +223,9 @@ export function tenantSuite(server: () => PostgresClient, serverUrl: () => strin
       await expect(refused).rejects.toMatchObject({ code: 'CONFLICT', table: name })
       const misspelt = retire({ keys, keyId: oldId, tables: [table], except: [name, 'archive.nothing'] })
       await expect(misspelt).rejects.toMatchObject({ code: 'CONFIG', argument: 'except' })
+      // Before anything that was found is asked.
+      const bare = retire({ keys, keyId: oldId, tables: [table], except: [`${table.name}_2024`] })
+      await expect(bare).rejects.toMatchObject({ code: 'CONFIG', message: expect.stringContaining('give the schema') })
       const report = await retire({ keys, keyId: oldId, tables: [table], except: [name] })
       expect(report).toEqual({ keyId: oldId, counted: [`public.${table.name}`], skipped: [name] })
     })
