@@ -226,17 +226,19 @@ export function mysqlSessionSuite(client: () => MysqlClient, url: () => string):
       keys,
       Array.from({ length: 30 }, (_, i) => ({ ...person(i + 1), note })),
     )
+    // What is read of this row and what is written of it are no packet together.
+    await insert(query, record, keys, [{ ...person(31), note: 'n'.repeat(600_000) }])
     await rotate(keys)
     await own('set global max_allowed_packet = 1048576')
     const small = mysql2Client(url())
     try {
       const report = await reencrypt({ keys, table: small.table(record), batchSize: 30 })
-      expect(report).toMatchObject({ written: 30, failed: 0 })
+      expect(report).toMatchObject({ written: 30, failures: [{ rowId: '31', code: 'LIMIT_EXCEEDED' }] })
     } finally {
       await small.close()
       await own('set global max_allowed_packet = 16777216')
     }
-    expect(await readPlain(query, record, keys)).toHaveLength(30)
+    expect(await readPlain(query, record, keys)).toHaveLength(31)
   })
 
   it.each([undefined, null, {}, { query() {} }, { execute() {} }])('%j is no client', (db) => {

@@ -169,6 +169,10 @@ export function mysqlTable<D extends Declaration>(
       }
       return JSON.stringify(document)
     })
+    if (documents.some(({ length }) => length > table.maxPacket - PACKET_OVERHEAD)) {
+      const message = `a row needs more than max_allowed_packet, which is ${table.maxPacket} bytes: raise it for jobs`
+      throw new WaxsealError('LIMIT_EXCEEDED', message, { table: schema.table })
+    }
     let changed = 0
     for (const part of parts(documents, table.maxPacket / 2)) changed += await session.run(sql, [`[${part.join(',')}]`])
     return changed
@@ -309,6 +313,9 @@ function stored(column: SqlColumn, base64: string): string {
   if (isBinary(column)) return `from_base64(${base64})`
   return column.type === 'bit' ? `cast(${utf8(base64)} as unsigned)` : utf8(base64)
 }
+
+/** Of a packet, what the statement and its frame take at most. */
+const PACKET_OVERHEAD = 16_384
 
 /** In their order, with about `size` characters in each part. */
 function parts(documents: readonly string[], size: number): string[][] {
