@@ -1,5 +1,4 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import { isEndOf } from '../rotation/affected.ts'
 import { incident, type RotationSource } from '../rotation/index.ts'
 import { type Context, jobOptions, tableOf } from './context.ts'
 import { usage } from './options.ts'
@@ -113,7 +112,8 @@ async function listFile(path: string) {
 async function hasEnd(path: string, keyId: string): Promise<boolean> {
   const file = await open(path)
   try {
-    for await (const line of file.readLines()) if (isEndOf(line, keyId)) return true
+    const end = `{"complete":true,"keyId":${JSON.stringify(keyId)},`
+    for await (const line of file.readLines()) if (line.startsWith(end)) return true
     return false
   } finally {
     await file.close()

@@ -44,10 +44,6 @@ export function endLine(keyId: string, lists: Iterable<Listed>): string {
   return `${JSON.stringify({ complete: true, keyId, rows, at: new Date().toISOString() })}\n`
 }
 
-/** Whether a line is what {@link endLine} made for the version. */
-export const isEndOf = (line: string, keyId: string): boolean =>
-  line.startsWith(`{"complete":true,"keyId":${JSON.stringify(keyId)},`)
-
 const nameOf = (table: RotationSource, keyId: string): Promise<string> => jobNameOf('affected', table, keyId)
 
 /** When the table's list was complete, if it ever was: after that, rows have left the version, and a list lacks them. */
