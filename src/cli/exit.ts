@@ -19,14 +19,15 @@ const codeOf = (error: unknown): string | undefined => {
   return typeof code === 'string' ? code : typeof errno === 'number' ? String(errno) : undefined
 }
 
-/** What a database said to a key store in it. */
-function behind(error: WaxsealError): readonly (typeof OTHERS)[number][] {
-  const code = error.code.startsWith('KMS_') ? codeOf(error.cause) : undefined
-  return code === undefined ? [] : OTHERS.filter(([pattern]) => pattern.test(code)).slice(0, 1)
+/** What a database, or the file system, said to the key store in it. Of a KMS that does not answer, nothing is to be added. */
+function behind(error: WaxsealError): (typeof OTHERS)[number] | undefined {
+  const isStore = error.code.startsWith('KMS_') && error.message.startsWith('key store: ')
+  const code = isStore ? codeOf(error.cause) : undefined
+  return code === undefined ? undefined : OTHERS.find(([pattern]) => pattern.test(code))
 }
 
 export function exitOf(error: unknown): number {
-  if (WaxsealError.is(error)) return behind(error)[0]?.[1] ?? EXIT[error.code]
+  if (WaxsealError.is(error)) return behind(error)?.[1] ?? EXIT[error.code]
   const code = codeOf(error)
   if (code === undefined) return isMistake(error) ? 2 : 4
   return OTHERS.find(([pattern]) => pattern.test(code))?.[1] ?? (code.startsWith('ERR_') ? 2 : 4)
@@ -35,7 +36,7 @@ export function exitOf(error: unknown): number {
 /** An error in a line: our own as it is, others with a word of what it comes to. */
 export function said(error: unknown): { readonly code: string | undefined; readonly message: string } {
   if (WaxsealError.is(error)) {
-    const [cause] = behind(error)
+    const cause = behind(error)
     const why = cause ? ` (${codeOf(error.cause)}: ${cause[2]})` : ''
     return { code: error.code, message: `${error.message}${why}` }
   }

@@ -74,7 +74,13 @@ export async function reencrypt({ keys, table, from, to, ...options }: Reencrypt
   const wrong = from?.find((id) => !allowed.includes(id))
   if (wrong !== undefined) {
     const state = keys.status().versions.find(({ id }) => id === wrong)?.state ?? 'not of this keyring'
-    throw config('from', 'versions that are deactivated or compromised', state)
+    throw new WaxsealError(
+      'CONFIG',
+      `"from" expected versions that are deactivated or compromised, got one that is ${state}`,
+      {
+        argument: 'from',
+      },
+    )
   }
   const versions = from ?? allowed
   const target = [active, ...(from ?? []).toSorted()]

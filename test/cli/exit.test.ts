@@ -16,6 +16,12 @@ describe('an error of a key store in a database', () => {
     expect(said(error)).toEqual({ code, message: `key store: reading failed (${behind}: ${words})` })
   })
 
+  it('of a KMS is no trouble of the database', () => {
+    const cause = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' })
+    const error = new WaxsealError('KMS_UNAVAILABLE', 'KMS: wrap failed', { cause })
+    expect([exitOf(error), said(error).message]).toEqual([4, 'KMS: wrap failed'])
+  })
+
   it('without a code that is known stays as it is', () => {
     const error = failed('KMS_UNAVAILABLE', { code: 'UNHEARD' })
     expect([exitOf(error), said(error).message]).toEqual([4, 'key store: reading failed'])
