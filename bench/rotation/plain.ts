@@ -24,18 +24,21 @@ export async function backfill(db: pg.Pool, { table, columns, from, to, batchSiz
   const arrays = [`string_to_array($1, ',')::bigint[]`, ...names.map((_, i) => `string_to_array($${i + 2}, ',')`)]
   const write = `update ${table} as t set ${names.map((name) => `${name} = j.${name}`).join(', ')}
     from unnest(${arrays.join(', ')}) as j(id, ${names.join(', ')}) where t.id = j.id`
-  const page = (after: unknown) => db.query<Record<string, string>>(read, [after, to, batchSize])
   const altered = (value: string, column: string): string =>
     column === 'envelope' ? value.replace(old, next) : `${value.slice(0, 4)}${value.slice(5)}${value[4]}`
 
-  let written = 0
-  for (let coming = page(from - 1); ; ) {
-    const { rows } = await coming
-    if (rows.length === 0) return written
-    // The next page is read while this one is written.
-    coming = page(rows.at(-1)!.id)
+  async function batch(after: unknown) {
+    const { rows } = await db.query<Record<string, string>>(read, [after, to, batchSize])
     const values = columns.map((column) => rows.map((row) => altered(row[column]!, column)).join(','))
-    const { rowCount } = await db.query(write, [rows.map((row) => row.id).join(','), ...values])
-    written += rowCount ?? 0
+    return { last: rows.at(-1)?.id, values: [rows.map((row) => row.id).join(','), ...values] }
+  }
+
+  let written = 0
+  for (let coming = batch(from - 1); ; ) {
+    const { last, values } = await coming
+    if (last === undefined) return written
+    // The next page is read, and made into a batch, while this one is written.
+    coming = batch(last)
+    written += (await db.query(write, values)).rowCount ?? 0
   }
 }

@@ -94,7 +94,8 @@ export async function settle(
   }
   const half = outcomes.length >> 1
   const first = await settle(source, place, outcomes.slice(0, half), false, allow)
-  const second = first && (await settle(source, place, outcomes.slice(half), isDone, allow))
+  const rest = { ...place, after: outcomes[half - 1]!.read.cursor }
+  const second = first && (await settle(source, rest, outcomes.slice(half), isDone, allow))
   return (
     second && {
       written: first.written + second.written,

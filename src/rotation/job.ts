@@ -1,8 +1,9 @@
-import { config, expectInteger, WaxsealError } from '../errors.ts'
-import { applyAll, type Outcome, type Settled, settle } from './batch.ts'
-import { type Ledger, ledgerOf, MAX_LEASE_MS, type Range, type State, TABLES } from './ledger.ts'
+import { expectInteger } from '../errors.ts'
+import type { Settled } from './batch.ts'
+import { type Ledger, ledgerOf, MAX_LEASE_MS, type Range, type State } from './ledger.ts'
 import { type JobControl, type Pace, type Pacer, pacer, sleep } from './pace.ts'
-import type { RotationSource, RowFailure, Span, Step } from './source.ts'
+import type { RotationSource, RowFailure } from './source.ts'
+import { walker } from './walk.ts'
 import type { Work } from './work.ts'
 
 export interface Progress {
@@ -21,7 +22,7 @@ export interface Progress {
 
 export interface JobOptions {
   /**
-   * Rows in one transaction: 1 to 10,000, 1,000 by default. Two batches are in memory, the data keys of 500 rows at most.
+   * Rows in one transaction: 1 to 10,000, 1,000 by default. Three batches are in memory, the data keys of 500 rows at most.
    */
   readonly batchSize?: number
   /** The job stops after this many rows that are broken or that the database refuses; 1,000 by default. They are left. */
@@ -61,15 +62,6 @@ export interface Ended {
   readonly report: JobReport
   /** Rows under the job's filter just before this worker ended the run; undefined when another one did, or nobody yet. */
   readonly left: number | undefined
-}
-
-/** A page of a range, and what becomes of it. */
-interface Batch {
-  readonly outcomes: readonly Outcome[]
-  /** Nothing is behind it. */
-  readonly isLast: boolean
-  /** What reading and computing took. */
-  readonly ms: number
 }
 
 const MAX_PASSES = 10
@@ -124,76 +116,14 @@ async function takePart(
   const { batchSize, maxFailures, ranges, leaseMs, once, signal, onProgress } = options
   const owner = globalThis.crypto.randomUUID()
   const ledger = ledgerOf(source.books, job)
-  await ledger.open(once)
-  const doubted = work.isShrinking ? await passInDoubt(ledger, maxFailures) : undefined
+  const isNew = await ledger.open(once)
+  const doubted = work.isShrinking && !isNew ? await passInDoubt(ledger, maxFailures) : undefined
   const progress = await reporter(ledger, work, source, onProgress)
   let tookPart = false
   let left: number | undefined
-  let isMine = false
-  // With a pace to keep, a batch that was read ahead would only grow stale.
-  const readsAhead = options.pace?.rowsPerSecond === undefined && options.pace?.lag === undefined
-
-  /** The next batch; null when this worker is to end. Any wait comes before, so that what is written is fresh. */
-  async function read(span: Span): Promise<Batch | null> {
-    await pace.turn()
-    if (signal?.aborted) return null
-    const started = performance.now()
-    const limit = pace.batchSize
-    const rows = await source.page(work.filter, span, limit, work.extent, work.orphans)
-    if (work.orphans && rows.some(({ guard }) => !guard)) {
-      throw config('table', 'a source whose pages have a guard where orphans are asked for', undefined)
-    }
-    const outcomes = await applyAll(source, work, rows)
-    return { outcomes, isLast: rows.length < limit, ms: performance.now() - started }
-  }
-
-  /** One range, to its end or until it is lost to another worker. While a batch is written, the next one is read. */
-  async function walk(first: Range, pass: number): Promise<void> {
-    let ahead: Promise<Batch | null> | undefined
-    let range: Range | null = first
-    try {
-      while (range) {
-        const { n, span } = range
-        let batch = await ahead
-        if (!batch || options.control?.isPaused) batch = await read(span)
-        ahead = undefined
-        if (!batch || signal?.aborted) return
-        const { outcomes, isLast } = batch
-        const place = { job: ledger.run, range: n, owner, leaseMs, upTo: span.upTo }
-        const cursor = outcomes.at(-1)?.read.cursor ?? null
-        const rest = { after: cursor, upTo: span.upTo }
-        const started = performance.now()
-        const settling = settle(source, place, outcomes, isLast, (step) => allow(step, pass))
-        if (!isLast && readsAhead && !options.control?.isPaused) {
-          ahead = read(rest)
-          ahead.catch(() => undefined) // told when its turn comes, unless the write fails first
-        }
-        const settled = await settling
-        if (!settled) {
-          // The lease ran out and somebody else has the range, or took its far part: then the rest is read again.
-          await ahead?.catch(() => undefined)
-          ahead = undefined
-          range = await ledger.held(owner, n)
-          continue
-        }
-        await progress?.batch(outcomes.length, settled)
-        if (isLast) return
-        range = { n, cursor, span: rest }
-        await pace.took(outcomes.length, batch.ms + performance.now() - started)
-      }
-    } finally {
-      await ahead?.catch(() => undefined) // nothing is on its way when the job has ended
-    }
-  }
-
-  async function allow(step: Step, pass: number): Promise<void> {
-    if ((await ledger.failureCount(pass)) + step.failures.length <= maxFailures) return
-    // In the books first, so that they can be looked into.
-    await source.write([], { ...step, cursor: null, isDone: false, seen: 0 })
-    if ((await ledger.failureCount(pass)) <= maxFailures) return
-    const message = `more than ${maxFailures} rows could not be dealt with; ${TABLES.failure} names them`
-    throw new WaxsealError('LIMIT_EXCEEDED', message, { table: source.name })
-  }
+  let isEndedHere = false
+  let isOver = false
+  const walk = walker({ source, work, ledger, owner, pace, progress, options })
 
   /** What there is to do when no range is free. */
   async function idle({ running, pass }: State): Promise<Range | null> {
@@ -202,11 +132,11 @@ async function takePart(
       return partOfSlowest(ledger, source, work, { owner, leaseMs, batchSize })
     }
     const isCounted = work.isShrinking && pass < MAX_PASSES
-    left = isCounted ? await source.count(work.filter) : undefined
-    const isInDoubt = left !== undefined && left > 0 && pass === doubted
-    if (isInDoubt || (left ?? 0) > (await ledger.failureCount(pass))) await ledger.again(pass)
+    left = isCounted ? await source.countLeft(work.filter) : undefined
+    const isAgain = left !== undefined && left > 0 && (pass === doubted || left > (await ledger.failureCount(pass)))
+    if (isAgain) await ledger.again(pass)
     else {
-      isMine = await ledger.finish(pass)
+      isEndedHere = await ledger.finish(pass)
       if (work.isShrinking) tookPart = true // it has seen for itself that nothing is left
     }
     return null
@@ -215,34 +145,38 @@ async function takePart(
   try {
     for (let pause = POLL_MS; !signal?.aborted; ) {
       const state = await ledger.state()
-      if (state.isFinished) {
-        if (tookPart || once) break
-        return undefined
-      }
+      isOver = state.isFinished
+      if (isOver) break
       left = undefined // others went on since it was counted
-      if (state.ranges === 0) {
+      const isToBeCut = state.ranges === 0
+      if (isToBeCut) {
         const parts = state.pass === 1 ? ranges : 1
         await ledger.fill(state.pass, parts === 1 ? [] : await source.cut(work.filter, WHOLE, parts))
-        continue
       }
-      const range = (await ledger.claim(owner, leaseMs)) ?? (await idle(state))
+      const free = isToBeCut || state.running > 0 ? await ledger.claim(owner, leaseMs) : null
+      const range = free ?? (isToBeCut ? null : await idle(state))
       if (range) {
         tookPart = true
         await walk(range, state.pass)
         pause = POLL_MS
+      } else if (isEndedHere) {
+        isOver = true
+        break
       } else if (state.running > 0) {
         await sleep(pause, signal)
         pause = Math.min(pause * 2, MAX_POLL_MS)
       }
     }
   } finally {
-    await ledger.release(owner).catch(() => undefined) // the lease ends by itself; what went wrong is on its way
+    // The lease ends by itself; what went wrong is on its way.
+    if (!isOver) await ledger.release(owner).catch(() => undefined)
   }
+  if (isOver && !tookPart && !once) return undefined
   const totals = await ledger.totals()
-  const failed = await ledger.failureCount()
   const failures = await ledger.failures(MAX_REPORTED)
+  const failed = failures.length < MAX_REPORTED ? failures.length : await ledger.failureCount()
   const report = { table: source.name, ...totals, failures, failed, aborted: signal?.aborted === true }
-  return { report, left: isMine && !report.aborted ? left : undefined }
+  return { report, left: isEndedHere && !report.aborted ? left : undefined }
 }
 
 /**

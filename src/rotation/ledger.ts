@@ -56,8 +56,11 @@ export interface State {
 export interface Ledger {
   /** What the run is called in the books, in a {@link Step} too; a later run of the same job is called otherwise. */
   readonly run: string
-  /** Begins a run, or joins the one that is under way. With `once`, a run that is finished is joined as well, and no other begins. */
-  open(once?: boolean): Promise<void>
+  /**
+   * Begins a run, or joins the one that is under way, which others may have worked on: false. With `once`, a run that is finished is
+   * joined as well, and no other begins.
+   */
+  open(once?: boolean): Promise<boolean>
   /** Rows that the run has to deal with, counted once for all workers: when the first of them tells how far it is. */
   total(count: () => Promise<number>): Promise<number>
   /** Enters the ranges of a pass, between the cuts, all or none: two workers may cut differently at the same time. */
@@ -116,10 +119,10 @@ export function jobName(kind: string, ...target: readonly string[]): string {
 }
 
 /** A step as the books have it; a row that broke is named once. */
-export function entryOf({ cursor, upTo, isDone, failures }: Step) {
+export function entryOf({ cursor, after, upTo, isDone, failures }: Step) {
   const codes = new Map(failures.map(({ rowId, code }) => [rowId, code]))
   const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
-  return { at: textOf(cursor), end: textOf(upTo), isDone: isDone ? 1 : 0, broken }
+  return { at: textOf(cursor), was: textOf(after), end: textOf(upTo), isDone: isDone ? 1 : 0, broken }
 }
 
 const rangeOf = ({ n, lower_bound, upper_bound, at_cursor }: RangeRow): Range => {
@@ -166,15 +169,19 @@ export function ledgerOf(books: Books, name: string): Ledger {
         const number = Number(last?.run ?? 0)
         if (last && (isOnce || last.finished_at === null)) {
           job = runOf(name, number)
-          return
+          return false
         }
+        const next = runOf(name, number + 1)
         const isMine = await insertOnce(
           books,
           `insert into ${TABLES.job} (job, name, run, passes, seen, written, raced, failed, started_at)
             values (?, ?, ?, 1, 0, 0, 0, 0, ${now})`,
-          [runOf(name, number + 1), name, number + 1],
+          [next, name, number + 1],
         )
-        if (isMine && number > 0) await forget(number)
+        if (!isMine) continue
+        if (number > 0) await forget(number)
+        job = next
+        return true
       }
     },
 

@@ -79,6 +79,8 @@ export interface Step {
   readonly leaseMs: number
   /** The end of the range when the batch was read. */
   readonly upTo: Cursor | null
+  /** How far the range is before the batch: the cursor of the step before, null before the first. */
+  readonly after: Cursor | null
   /** The last row of the batch; null once the range is done. */
   readonly cursor: Cursor | null
   readonly isDone: boolean
@@ -131,15 +133,21 @@ export interface RotationSource {
   /** How many rows are under each of the keys; one indexed query a key. */
   countByKey(keyIds: readonly string[]): Promise<ReadonlyMap<string, number>>
   count(filter: Filter, span?: Span): Promise<number>
+  /** The same of all rows, where none is expected: which an index tells, whatever the database's statistics say. */
+  countLeft(filter: Filter): Promise<number>
   /** With `orphans`, rows also have what is sealed in columns that no declaration here knows: for jobs that give up data keys. */
   page(filter: Filter, span: Span, limit: number, extent: Extent, orphans?: 'orphans'): Promise<readonly ReadRow[]>
   /** Up to `parts` − 1 cursors that cut the rows of a span into parts of about the same size. */
   cut(filter: Filter, span: Span, parts: number): Promise<readonly Cursor[]>
   /**
-   * The changes and the step, all in one transaction, if the worker still holds the range and its end is where it was;
-   * null if not, and then nothing was written: each row is counted by one worker.
+   * The changes and the step, all in one transaction, if the worker still holds the range, and it is as far and its end where it
+   * was; null if not, and then nothing was written: each row is counted by one worker.
    */
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
+  /**
+   * A step that comes while the one before is written waits for it, by the lock on the range; a worker then sends one ahead.
+   */
+  readonly isOrdered?: true
   /** The same table, read under another record besides: for `reencrypt` with `to`. */
   movingTo?(to: AnyRecord): RotationSource
   /**

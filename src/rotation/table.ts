@@ -103,6 +103,8 @@ export interface Dialect {
   /** The columns besides, asked for every page: a release may add one at any time. Generated ones hold nothing of their own. */
   suspects(known: ReadonlySet<string>): Promise<readonly Suspect[]>
   write(changes: readonly Change[], step: Step): Promise<Stepped | null>
+  /** See {@link RotationSource.isOrdered}. */
+  readonly isOrdered?: true
   assertSeesAll(history?: 'history'): Promise<void>
   /** The schema, if there are any, and the name of the table, as this connection finds it; the declared name by default. */
   locate?(): Promise<readonly string[]>
@@ -184,6 +186,26 @@ export function tableSource<D extends Declaration>(
     return Number(row?.n)
   }
 
+  async function count(filter: Filter, span: Span = { after: null, upTo: null }): Promise<number> {
+    const { text, values } = where(await dialect.layout(), filter, span)
+    return countWhere(text, values)
+  }
+
+  /**
+   * In the order of the index, which `=` would leave to the planner: by statistics from before a job, the whole table would be
+   * read to find nothing.
+   */
+  async function isAnyUnder(keyIds: readonly string[]): Promise<boolean> {
+    const { keyId } = await dialect.layout()
+    for (const id of keyIds) {
+      const value = keyIdParameter(id, encoding)
+      const bounds = `${dialect.place(1, value)} and ${dialect.place(2, value)}`
+      const sql = `select 1 as n from ${table} as t where ${keyId} between ${bounds} order by ${keyId} limit 1`
+      if ((await query(sql, [value, value])).length > 0) return true
+    }
+    return false
+  }
+
   return {
     name,
     record,
@@ -221,9 +243,11 @@ export function tableSource<D extends Declaration>(
       return counts
     },
 
-    async count(filter, span = { after: null, upTo: null }) {
-      const { text, values } = where(await dialect.layout(), filter, span)
-      return countWhere(text, values)
+    count,
+
+    async countLeft(filter) {
+      const isByKey = typeof filter === 'object' && 'keys' in filter
+      return isByKey && !(await isAnyUnder(filter.keys)) ? 0 : count(filter)
     },
 
     async page(filter, span, limit, extent, orphans) {
@@ -298,6 +322,7 @@ export function tableSource<D extends Declaration>(
     },
 
     write: dialect.write,
+    ...(dialect.isOrdered && { isOrdered: true }),
     movingTo: (other) => tableSource(record, options, dialect, other.schema),
     assertSeesAll: dialect.assertSeesAll,
   }

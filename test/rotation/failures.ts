@@ -4,7 +4,7 @@ import type { Progress } from '../../src/rotation/index.ts'
 import { retire, rewrap } from '../../src/rotation/index.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
-import { oldRows } from './jobs.ts'
+import { oldRows, oneByOne } from './jobs.ts'
 import {
   type AnyRow,
   createTable,
@@ -160,7 +160,8 @@ export function failureSuite(client: () => Client): void {
       const { keys, table } = await oldRows(client())
       for (const id of [1, 2, 3]) await damage(table.name, id, (h) => flip(h, h.length - 6))
       const stop = new AbortController()
-      await rewrap({ keys, table, batchSize: 5, signal: stop.signal, onProgress: (p) => p.done > 5 && stop.abort() })
+      const onProgress = (p: Progress) => p.done > 5 && stop.abort()
+      await rewrap({ keys, table: oneByOne(table), batchSize: 5, signal: stop.signal, onProgress })
       const seen: Progress[] = []
       const report = await rewrap({ keys, table, batchSize: 5, onProgress: (p) => seen.push(p) })
       expect(report.failures.map((failure) => failure.rowId)).toEqual(['1', '2', '3'])

@@ -6,6 +6,7 @@ import { decryptInPlace, encryptInPlace, verify } from '../../src/rotation/index
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { PostgresClient } from './clients.ts'
+import { oneByOne } from './jobs.ts'
 import { type AnyRecords, type AnyRow, declare, freshName } from './tables.ts'
 
 const ROWS = 40
@@ -104,7 +105,7 @@ export function inPlaceSuite(client: () => PostgresClient): void {
       await expect(tooSoon).rejects.toMatchObject({ code: 'CONFIG', argument: 'table' })
 
       // Now they write ciphertext, between a page and its batch: rows are inserted, replaced and deleted.
-      const source = postgresTable(db, encrypt!)
+      const source = oneByOne(postgresTable(db, encrypt!))
       let batch = 0
       const busy = {
         ...source,

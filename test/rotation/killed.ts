@@ -90,8 +90,9 @@ export function killSuite(client: () => Client, url: () => string): void {
       const { signal } = await run({ ...order, instant, at: 3 })
       expect(signal).toBe('SIGKILL')
       const moved = (await readStored(client().query, record)).filter((row) => !record.needsRotation(keys, row)).length
-      // A page is read while the batch before it is on its way.
-      expect(moved).toBeGreaterThanOrEqual((instant === 'before a page' ? 1 : 2) * BATCH)
+      // A page is read while the batch before it, and on some databases the one before that, are on their way.
+      const onTheirWay = client().table(record).isOrdered ? 2 : 1
+      expect(moved).toBeGreaterThanOrEqual((instant === 'before a page' ? 2 - onTheirWay : 3 - onTheirWay) * BATCH)
       expect(moved).toBeLessThanOrEqual(3 * BATCH)
       expect(await expectEnded(keys, record)).toBe(ROWS)
     })

@@ -6,6 +6,7 @@ import { localKms } from '../../src/kms/local.ts'
 import { type RotationSource, reencrypt, retire, verify } from '../../src/rotation/index.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
+import { oneByOne } from './jobs.ts'
 import { type AnyRecords, type AnyRow, declare, freshName, insertStored, person, rotate } from './tables.ts'
 
 type Shape = 'columns' | 'packed'
@@ -124,7 +125,7 @@ export function movingSuite(client: () => Client): void {
       const stop = new AbortController()
       const first = await reencrypt({
         keys,
-        table,
+        table: oneByOne(table),
         to,
         batchSize: 3,
         signal: stop.signal,

@@ -10,13 +10,14 @@ import { oldRows } from './jobs.ts'
 import { type AnyRow, createTable, declare, freshName, insert, people, person, readPlain, rotate } from './tables.ts'
 
 const UNTIL = new Date(Date.now() + 1e9)
-const step = (cursor: readonly string[]) => ({
+const step = (cursor: readonly string[], after: readonly string[] | null = null) => ({
   job: 'j',
   range: 1,
   owner: 'me',
   leaseMs: 1000,
   upTo: null,
   cursor,
+  after,
   isDone: false,
   seen: 1,
   failures: [],
@@ -274,12 +275,14 @@ export function mysqlTableSuite(client: () => MysqlClient, url: () => string): v
         `insert into waxseal_range (job, n, pass, is_done, seen, written, raced, owner) values ('j', 1, 1, 0, 0, 0, 0, 'me')`,
       )
       const change = { cursor: read!.cursor, set: { email: 'x' }, expect: { note: read!.was.note! } }
+      let after: readonly string[] | null = null
       for (const other of [`'NOTE'`, `'notë'`, `'note '`, `''`, 'null']) {
         await own(`update ${table.name} set note = ${other}`)
-        expect(await source.write([change], step(read!.cursor))).toEqual({ written: 0 })
+        expect(await source.write([change], step(read!.cursor, after))).toEqual({ written: 0 })
+        after = read!.cursor
       }
       await own(`update ${table.name} set note = 'note'`)
-      expect(await source.write([change], step(read!.cursor))).toEqual({ written: 1 })
+      expect(await source.write([change], step(read!.cursor, after))).toEqual({ written: 1 })
     })
   })
 

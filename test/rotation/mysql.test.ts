@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe } from 'vitest'
 import { type MariadbServer, mariadbMissing, startMariadb } from '../support/mariadb.ts'
 import { missing } from '../support/missing.ts'
+import { aheadSuite } from './ahead.ts'
 import { type MysqlClient, mariadbClient, mysql2Client } from './clients.ts'
 import { failureSuite } from './failures.ts'
 import { incidentSuite } from './incident.ts'
@@ -49,6 +50,7 @@ describe.skipIf(missing('rotation on a real MariaDB', mariadbMissing()))('a real
     orphanSuite(client)
     verifySuite(client)
     rangeSuite(client)
+    aheadSuite(client)
     planSuite(client)
     incidentSuite(client)
     mysqlSessionSuite(client, () => server.url)

@@ -3,6 +3,7 @@ import { rewrap } from '../../src/rotation/index.ts'
 import { postgresTable } from '../../src/rotation/sources/postgres.ts'
 import { missing } from '../support/missing.ts'
 import { type PostgresServer, postgresMissing, startPostgres } from '../support/postgres.ts'
+import { aheadServerSuite, aheadSuite } from './ahead.ts'
 import { type PostgresClient, pgClient, postgresJsClient } from './clients.ts'
 import { columnSuite } from './columns.ts'
 import { failureSuite } from './failures.ts'
@@ -59,12 +60,20 @@ describe.skipIf(missing('rotation on a real PostgreSQL', postgresMissing()))('a 
     rangeSuite(client)
     runSuite(client)
     refusedSuite(client)
+    aheadSuite(client)
     planSuite(client)
     incidentSuite(client)
   })
 
   describe('servers, roles and sessions', () => {
     serverSuite(
+      () => clients[0]!,
+      () => server.url,
+    )
+  })
+
+  describe('a batch that is sent ahead', () => {
+    aheadServerSuite(
       () => clients[0]!,
       () => server.url,
     )

@@ -10,7 +10,7 @@ import { localKms } from '../../src/kms/local.ts'
 import { reencrypt, rewrap, verify } from '../../src/rotation/index.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
-import { oldRows } from './jobs.ts'
+import { oldRows, oneByOne } from './jobs.ts'
 import {
   type AnyRow,
   createTable,
@@ -110,7 +110,7 @@ export function reencryptSuite(client: () => Client): void {
       const { keys, record, table } = await oldRows(client(), 12)
       const stop = new AbortController()
       const onProgress = ({ done }: { done: number }) => done >= 5 && stop.abort()
-      const first = await reencrypt({ keys, table, batchSize: 5, signal: stop.signal, onProgress })
+      const first = await reencrypt({ keys, table: oneByOne(table), batchSize: 5, signal: stop.signal, onProgress })
       expect(first).toMatchObject({ written: 5, aborted: true })
       const [done] = await readStored(client().query, record)
       expect(await reencrypt({ keys, table, batchSize: 5 })).toMatchObject({ written: 12, seen: 12, aborted: false })

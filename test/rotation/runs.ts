@@ -1,8 +1,15 @@
 import { describe, expect, it } from 'vitest'
-import { type JobOptions, type RotationSource, reencrypt, rewrap, verify } from '../../src/rotation/index.ts'
+import {
+  type JobOptions,
+  type Progress,
+  type RotationSource,
+  reencrypt,
+  rewrap,
+  verify,
+} from '../../src/rotation/index.ts'
 import { testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
-import { oldRows } from './jobs.ts'
+import { oldRows, oneByOne } from './jobs.ts'
 import { type AnyRow, createTable, insert, insertStored, people, person, readPlain, rotate } from './tables.ts'
 
 const DAYS_MS = 5 * 86_400_000
@@ -115,7 +122,8 @@ export function runSuite(client: () => Client): void {
       const { keys, record, table } = await oldRows(client(), 20)
       const stop = new AbortController()
       const options: JobOptions = { batchSize: 4, ranges: 2, signal: stop.signal }
-      const first = await job({ keys, table, ...options, onProgress: (p) => p.done >= 8 && stop.abort() })
+      const onProgress = (p: Progress) => p.done >= 8 && stop.abort()
+      const first = await job({ keys, table: oneByOne(table), ...options, onProgress })
       expect(first).toMatchObject({ seen: 8, aborted: true })
       await client().query(`update waxseal_job set started_at = started_at - $1 where job like $2`, [
         DAYS_MS,

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { missing } from '../support/missing.ts'
 import { nativeClient, nativeClientMissing, nodeWithSqlite, nodeWithSqliteMissing } from '../support/node.ts'
 import { fromRoot } from '../support/sources.ts'
+import { aheadSuite } from './ahead.ts'
 import { type SqliteDatabase, sqliteClient } from './clients.ts'
 import { failureSuite } from './failures.ts'
 import { jobSuite } from './jobs.ts'
@@ -53,6 +54,7 @@ function suites(name: string, Database: () => Constructor): void {
   movingSuite(() => client)
   verifySuite(() => client)
   rangeSuite(() => client)
+  aheadSuite(() => client)
   runSuite(() => client)
   refusedSuite(() => client)
   sqliteTriggerSuite(() => client)

@@ -129,6 +129,7 @@ export function sqliteSuite(name: string, open: (path?: string) => SqliteDatabas
         leaseMs: 1000,
         upTo: null,
         cursor: read!.cursor,
+        after: null,
         isDone: false,
         seen: 1,
         failures: [],
@@ -136,7 +137,7 @@ export function sqliteSuite(name: string, open: (path?: string) => SqliteDatabas
       const change = { cursor: read!.cursor, set: { city: 'x' }, expect: { any: read!.was.any! } }
       expect(await source.write([change], step)).toEqual({ written: 0 })
       db.exec(`update ${table.name} set "any" = ${value}`)
-      expect(await source.write([change], step)).toEqual({ written: 1 })
+      expect(await source.write([change], { ...step, after: read!.cursor })).toEqual({ written: 1 })
       expect(keys.status().active).toBeDefined()
     },
   )

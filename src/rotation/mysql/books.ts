@@ -70,11 +70,11 @@ export async function writeStep(
   change: () => Promise<number>,
 ): Promise<Stepped | null> {
   const { job, range, owner, leaseMs, seen } = step
-  const { at, end, isDone, broken } = entryOf(step)
+  const { at, was, end, isDone, broken } = entryOf(step)
   const [held] = await session.query<{ pass: unknown }>(
     `select pass from ${TABLES.range} where job = ? and n = ? and owner = ? and is_done = 0 and upper_bound <=> ?
-      for update`,
-    [job, range, owner, end],
+      and at_cursor <=> ? for update`,
+    [job, range, owner, end, was],
   )
   if (!held) return null
   const written = await change()

@@ -10,12 +10,15 @@ export interface StepRow {
   readonly written: string
 }
 
-/** Locks the range, so that no two workers write for it; empty when it is, or its far part, somebody else's. */
-export const HELD = `held as (
-    select pass from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0
+/**
+ * Locks the range, so that no two write for it; empty when it is, or its far part, somebody else's, or not as far as the step
+ * before. That one may be what is waited for: how far it came is read behind the lock.
+ */
+export const HELD = `locked as (
+    select pass, at_cursor from ${TABLES.range} where job = $1 and n = $2::int and owner = $3 and is_done = 0
       and upper_bound is not distinct from $9::text
     for update
-  )`
+  ), held as (select pass from locked where at_cursor is not distinct from $10::text)`
 
 /** Writes down the failures and how far the range is; says what the batch came to. */
 export const STEP = `broken as (
@@ -31,12 +34,12 @@ export const STEP = `broken as (
   returning counted.n::text as written`
 
 /** The number of parameters that {@link HELD} and {@link STEP} have. */
-export const STEP_VALUES = 9
+export const STEP_VALUES = 10
 
 export function stepValues(step: Step, offered: number): unknown[] {
   const { job, range, owner, leaseMs, seen } = step
-  const { at, end, isDone, broken } = entryOf(step)
-  return [job, range, owner, leaseMs, at, isDone, JSON.stringify({ seen, offered }), JSON.stringify(broken), end]
+  const { at, was, end, isDone, broken } = entryOf(step)
+  return [job, range, owner, leaseMs, at, isDone, JSON.stringify({ seen, offered }), JSON.stringify(broken), end, was]
 }
 
 /** The books of jobs in the same database. */
@@ -50,14 +53,21 @@ export function postgresBooks(db: Postgres): Books {
 
   /** Made only where they are missing, so that a role that may not create tables can use those of a migration. */
   async function make(): Promise<void> {
-    for (const [i, table] of Object.values(TABLES).entries()) {
-      const exists = async () =>
-        (await query<{ there: boolean }>('select to_regclass($1::text) is not null as there', [table]))[0]?.there
-      if (await exists()) continue
+    const names = Object.values(TABLES)
+    const made = async () => {
+      const rows = await query<{ name: string }>(
+        'select name from unnest($1::text[]) as t(name) where to_regclass(name) is not null',
+        [`{${names.join(',')}}`],
+      )
+      return new Set(rows.map(({ name }) => name))
+    }
+    const known = await made()
+    for (const [i, name] of names.entries()) {
+      if (known.has(name)) continue
       try {
         await query(JOB_TABLES[i]!)
       } catch (error) {
-        if (!(await exists())) throw error // `if not exists` is not safe against a concurrent creation
+        if (!(await made()).has(name)) throw error // `if not exists` is not safe against a concurrent creation
       }
     }
   }

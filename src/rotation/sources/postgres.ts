@@ -203,6 +203,8 @@ function tableAt<D extends Declaration>(
     cells,
     suspects: (known) => suspects(query, table, schema.encoding, known),
 
+    isOrdered: true,
+
     async write(changes, step) {
       const [first] = changes
       const statement: [string, unknown[]] = first

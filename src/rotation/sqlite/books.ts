@@ -75,11 +75,11 @@ export function sqliteBooks({ query, transaction }: Connection): Books {
 /** The changes of a batch and its step; null when the worker does not hold the range any more. */
 export function writeStep(run: Run, step: Step, offered: number, change: () => number): Stepped | null {
   const { job, range, owner, leaseMs, seen } = step
-  const { at, end, isDone, broken } = entryOf(step)
+  const { at, was, end, isDone, broken } = entryOf(step)
   const isHeld = run(
     `update ${TABLES.range} set lease_until = ${NOW} + ?
-      where job = ? and n = ? and owner = ? and is_done = 0 and upper_bound is ?`,
-    [leaseMs, job, range, owner, end],
+      where job = ? and n = ? and owner = ? and is_done = 0 and upper_bound is ? and at_cursor is ?`,
+    [leaseMs, job, range, owner, end, was],
   )
   if (isHeld === 0) return null
   const written = change()
