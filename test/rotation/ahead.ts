@@ -64,7 +64,7 @@ export function aheadSuite(client: () => Client): void {
       },
     }
     await expect(rewrap({ keys, table: broken, batchSize: 3 })).rejects.toThrow('the connection is gone')
-    expect(sent).toEqual([3, 3, 3])
+    expect(sent).toHaveLength(table.isOrdered ? 3 : 2)
     expect((await table.countByKey([oldId])).get(oldId)).toBe(9)
     expect(await rewrap({ keys, table, batchSize: 3 })).toMatchObject({ written: 12, seen: 12, raced: 0, failed: 0 })
     expect(await readPlain(client().query, record, keys)).toEqual(Array.from({ length: 12 }, (_, i) => person(i + 1)))

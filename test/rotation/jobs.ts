@@ -35,10 +35,10 @@ const interrupted = (
   return {
     ...table,
     [what]: async (...args: unknown[]) => {
-      calls++
-      if (when === 'before') await work(calls)
+      const call = ++calls
+      if (when === 'before') await work(call)
       const answer = await original(...args)
-      if (when === 'after') await work(calls)
+      if (when === 'after') await work(call)
       return answer
     },
   }

@@ -216,7 +216,7 @@ describe.skipIf(missing('rotation through a job queue', postgresMissing()))('man
       }
       expect([...kept].join()).toContain('XX000')
       expect([...kept].join()).not.toContain('person')
-      expect(worker.errors).toEqual(['XX000', 'XX000'])
+      expect(new Set(worker.errors)).toEqual(new Set(['XX000']))
       await expectExact({ start, utils, rotation, queued, ...rest }, 100)
     })
   })

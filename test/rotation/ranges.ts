@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { type Cursor, encryptInPlace, type RotationSource, rewrap, verify } from '../../src/rotation/index.ts'
 import { type Ledger, ledgerOf } from '../../src/rotation/ledger.ts'
 import type { Client } from './clients.ts'
-import { oldRows } from './jobs.ts'
+import { oldRows, oneByOne } from './jobs.ts'
 import { freshName, people, person, readPlain } from './tables.ts'
 
 const LEASE_MS = 60_000
@@ -73,7 +73,7 @@ export function rangeSuite(client: () => Client): void {
       const asleep = new Promise<void>((resolve) => {
         wake = resolve
       })
-      const stuck = worker(table, (call) => call === 3 && asleep)
+      const stuck = worker(oneByOne(table), (call) => call === 3 && asleep)
       const first = rewrap({ keys, table: stuck.source, batchSize: 5, leaseMs: 400 })
       while (stuck.counts.batches < 3) await pause(5)
       const started = performance.now()
