@@ -89,12 +89,15 @@ export function walker(part: Part): (range: Range, pass: number) => Promise<void
       const place = { job: ledger.run, range: n, owner, leaseMs, after: cursor, upTo: span.upTo }
       const write = () => settle(source, place, batch.outcomes, batch.isLast, (step) => allow(step, pass))
       const before = sent.at(-1)
-      // Who waits for a batch has less time for its own.
-      const again = async (error: unknown) => {
-        if (!before || !isTimeout(error)) throw error
-        return (await before.settling) && write()
-      }
-      const settling = write().catch(again)
+      // It may have come first, or been behind a batch that was refused at first; and who waits has less time for its own.
+      const again = async () => before && (await before.settling) && write()
+      const settling = write().then(
+        async (settled) => settled ?? (await again()) ?? null,
+        async (error) => {
+          if (before && isTimeout(error)) return (await again()) ?? null
+          throw error
+        },
+      )
       settling.catch(() => undefined) // told when its turn comes, unless the one before fails first
       sent.push({ batch, settling, startedAt: performance.now() })
     }

@@ -142,7 +142,7 @@ export function runSuite(client: () => Client): void {
       const { keys, record, table } = await oldRows(client(), 20)
       let batches = 0
       const robbed: RotationSource = {
-        ...table,
+        ...oneByOne(table),
         async write(changes, step) {
           if (++batches === 3) {
             for (const name of ['range', 'failure', 'job'])
