@@ -1,5 +1,6 @@
+import { runOf, TABLES } from './books.ts'
 import { nameOf as jobNameOf } from './jobs.ts'
-import { insertOnce, runOf, TABLES } from './ledger.ts'
+import { insertOnce } from './ledger.ts'
 import type { Cursor, RotationSource } from './source.ts'
 
 /** The list of the rows under one version, and the note in the books that it was complete. */

@@ -1,27 +1,12 @@
-import { ascii, asciiJson, toHex } from '../bytes.ts'
-import { defaultEngine } from '../engine/index.ts'
 import { WaxsealError } from '../errors.ts'
+import { cursorOf, runOf, TABLES, textOf } from './books.ts'
 import { isDuplicate } from './refusal.ts'
-import type { Books, Cursor, RowFailure, Span, Step } from './source.ts'
+import type { Books, Cursor, RowFailure, Span } from './source.ts'
 
 /**
  * The books of jobs: which run of which job, which ranges of its table, who holds each and how far it is. A range is held
  * by lease, by the database's clock; a worker that dies is followed by whoever comes when its lease has run out.
  */
-
-export const TABLES = { job: 'waxseal_job', range: 'waxseal_range', failure: 'waxseal_failure' } as const
-
-/** The statements that make the tables of the books, for your migrations; they are also run when a job begins. */
-export const JOB_TABLES: readonly string[] = [
-  `create table if not exists ${TABLES.job} (job text primary key, name text not null, run int not null,
-    total bigint, passes int not null, seen bigint not null, written bigint not null, raced bigint not null,
-    failed bigint not null, started_at bigint not null, finished_at bigint)`,
-  `create table if not exists ${TABLES.range} (job text not null, n int not null, pass int not null,
-    lower_bound text, upper_bound text, at_cursor text, is_done int not null, owner text, lease_until bigint,
-    seen bigint not null, written bigint not null, raced bigint not null, primary key (job, n))`,
-  `create table if not exists ${TABLES.failure} (job text not null, row_id text not null, code text not null,
-    pass int not null, primary key (job, row_id))`,
-]
 
 export interface Totals {
   /** When the run began, in ms since the epoch by the database's clock. */
@@ -102,29 +87,6 @@ export const MAX_LEASE_MS = 3_600_000
 /** Finished runs of a job whose totals and failures are kept, besides the last. */
 const KEPT_RUNS = 10
 
-/** The name of a run in the books. */
-export const runOf = (job: string, run: number): string => `${job} #${run}`
-
-const cursorOf = (text: string | null): Cursor | null => (text === null ? null : (JSON.parse(text) as Cursor))
-const textOf = (cursor: Cursor | null): string | null => (cursor === null ? null : asciiJson(cursor))
-
-/** What an index of every database takes beside the id of a row. */
-const MAX_JOB_NAME = 500
-
-/** The name of a job in the books: what is done, and to what. As JSON, because names may hold whatever stands between. */
-export function jobName(kind: string, ...target: readonly string[]): string {
-  const name = `${kind} ${asciiJson(target)}`
-  if (name.length <= MAX_JOB_NAME) return name
-  return `${name.slice(0, MAX_JOB_NAME - 65)} ${toHex(defaultEngine().sha512(ascii(name)).subarray(0, 32))}`
-}
-
-/** A step as the books have it; a row that broke is named once. */
-export function entryOf({ cursor, after, upTo, isDone, failures }: Step) {
-  const codes = new Map(failures.map(({ rowId, code }) => [rowId, code]))
-  const broken = Array.from(codes, ([row_id, code]) => ({ row_id, code }))
-  return { at: textOf(cursor), was: textOf(after), end: textOf(upTo), isDone: isDone ? 1 : 0, broken }
-}
-
 const rangeOf = ({ n, lower_bound, upper_bound, at_cursor }: RangeRow): Range => {
   const cursor = cursorOf(at_cursor)
   return { n: Number(n), cursor, span: { after: cursor ?? cursorOf(lower_bound), upTo: cursorOf(upper_bound) } }
@@ -136,8 +98,10 @@ export function ledgerOf(books: Books, name: string): Ledger {
   let job = runOf(name, 1)
   const columns = 'n, lower_bound, upper_bound, at_cursor'
   // A lease that ends later than any may is one from before the clock was set back.
-  const free = `job = ? and is_done = 0 and (owner is null or lease_until < ${now} or lease_until > ${now} + ${MAX_LEASE_MS})`
   const finished = `select 1 from ${TABLES.job} where job = ? and finished_at is not null`
+  // Whoever cuts late enters ranges in a run that others have ended.
+  const free = `job = ? and is_done = 0 and not exists (${finished})
+    and (owner is null or lease_until < ${now} or lease_until > ${now} + ${MAX_LEASE_MS})`
   const undone = `select 1 from ${TABLES.range} u where u.job = ? and u.is_done = 0`
 
   async function one<T>(sql: string, params: readonly unknown[] = [job]): Promise<T | undefined> {
@@ -224,11 +188,14 @@ export function ledgerOf(books: Books, name: string): Ledger {
 
     async claim(owner, leaseMs) {
       for (;;) {
-        const found = await one<RangeRow>(`select ${columns} from ${TABLES.range} where ${free} order by n limit 1`)
+        const found = await one<RangeRow>(`select ${columns} from ${TABLES.range} where ${free} order by n limit 1`, [
+          job,
+          job,
+        ])
         if (!found) return null
         const taken = await run(
           `update ${TABLES.range} set owner = ?, lease_until = ${now} + ? where ${free} and n = ?`,
-          [owner, leaseMs, job, found.n],
+          [owner, leaseMs, job, job, found.n],
         )
         const range = taken > 0 ? await held(owner, found.n) : null
         if (range) return range

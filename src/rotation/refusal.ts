@@ -33,12 +33,3 @@ export function isDuplicate(error: unknown): boolean {
     /UNIQUE constraint/i.test(String((error as Error)?.message))
   )
 }
-
-/** PostgreSQL's limits for locks and statements; MySQL's and MariaDB's for locks, and MariaDB's for statements. */
-const TIMEOUTS: readonly unknown[] = ['55P03', '57014', 1205, 1969]
-
-/** The database gave a statement up that took too long, or that waited too long for a lock. */
-export function isTimeout(error: unknown): boolean {
-  const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown }
-  return TIMEOUTS.includes(code) || TIMEOUTS.includes(errno)
-}

@@ -1,9 +1,9 @@
 import { expectInteger } from '../errors.ts'
 import type { Keyring } from '../keyring/keyring.ts'
+import { TABLES } from './books.ts'
 import { mostBroken } from './bound.ts'
 import { type JobReport, runJob } from './job.ts'
 import { activeOf, nameOf, type TableJob } from './jobs.ts'
-import { TABLES } from './ledger.ts'
 import type { Census, RotationSource } from './source.ts'
 import { verifyWork, type Work } from './work.ts'
 

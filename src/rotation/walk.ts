@@ -1,8 +1,8 @@
 import { config, WaxsealError } from '../errors.ts'
 import { applyAll, type Outcome, type Settled, settle } from './batch.ts'
-import { type Ledger, type Range, TABLES } from './ledger.ts'
+import { TABLES } from './books.ts'
+import type { Ledger, Range } from './ledger.ts'
 import type { JobControl, Pace, Pacer } from './pace.ts'
-import { isTimeout } from './refusal.ts'
 import type { RotationSource, Span, Step } from './source.ts'
 import type { Work } from './work.ts'
 
@@ -84,23 +84,37 @@ export function walker(part: Part): (range: Range, pass: number) => Promise<void
   return async (first, pass) => {
     const sent: Sent[] = []
     let ahead: Promise<Batch | null> | undefined
+    /** Batches that were sent while another one was on its way, those of them that were sent once more, and that are now. */
+    let [waiting, repeated, repeating] = [0, 0, 0]
 
     function send(batch: Batch, { n, cursor, span }: Range): void {
       const place = { job: ledger.run, range: n, owner, leaseMs, after: cursor, upTo: span.upTo }
       const write = () => settle(source, place, batch.outcomes, batch.isLast, (step) => allow(step, pass))
-      const before = sent.at(-1)
-      // It may have come first, or been behind a batch that was refused at first; and who waits has less time for its own.
-      const again = async () => before && (await before.settling) && write()
-      const settling = write().then(
-        async (settled) => settled ?? (await again()) ?? null,
-        async (error) => {
-          if (before && isTimeout(error)) return (await again()) ?? null
-          throw error
-        },
-      )
+      const before = sent.at(-1)?.settling
+      const settling = before ? behind(before, write) : write()
       settling.catch(() => undefined) // told when its turn comes, unless the one before fails first
       sent.push({ batch, settling, startedAt: performance.now() })
     }
+
+    /**
+     * Sends a batch while the one before is on its way, and once more when that one is written, if it came too early, or failed: of
+     * those that wait, one may overtake another, and who waits has less time for its own.
+     */
+    async function behind(before: Promise<unknown>, write: () => Promise<Settled | null>): Promise<Settled | null> {
+      waiting++
+      const first = await write().catch(() => null)
+      if (first) return first
+      repeated++
+      repeating++
+      try {
+        return (await before) ? await write() : null
+      } finally {
+        repeating--
+      }
+    }
+
+    /** Whether the next batch is sent while one is on its way: not where most of them are sent twice. */
+    const sendsNow = (): boolean => sendsAhead && repeating === 0 && (repeated < 4 || repeated * 4 < waiting)
 
     /** Waits until no more than so many are on their way; false when one was not written. */
     async function written(most: 0 | 1): Promise<boolean> {
@@ -116,16 +130,17 @@ export function walker(part: Part): (range: Range, pass: number) => Promise<void
 
     /** The range behind its next batch, which may be on its way; null at the end. */
     async function advance({ n, cursor, span }: Range): Promise<Range | 'lost' | null> {
-      let batch = await ahead
+      // With others on their way, reading may lack the time, or a connection; then it is done once more.
+      let batch = await (sent.length > 0 ? ahead?.catch(() => undefined) : ahead)
+      const isRead = batch !== undefined && !isPaused() // what was read before a pause may be stale after it
       ahead = undefined
-      if (isPaused()) {
+      if (!isRead) {
         if (!(await written(0))) return 'lost'
-        batch = undefined // it may be stale when its turn comes
+        batch = await read(span)
       }
-      batch ??= await read(span)
       if (!batch || signal?.aborted) return (await written(0)) ? null : 'lost'
       // How many have failed is known when the batch before is written.
-      if (batch.hasFailures && !(await written(0))) return 'lost'
+      if ((batch.hasFailures || !sendsNow()) && !(await written(0))) return 'lost'
       send(batch, { n, cursor, span })
       const at = batch.outcomes.at(-1)?.read.cursor ?? cursor
       const rest: Range = { n, cursor: at, span: { after: at, upTo: span.upTo } }
@@ -133,7 +148,7 @@ export function walker(part: Part): (range: Range, pass: number) => Promise<void
         ahead = read(rest.span)
         ahead.catch(() => undefined) // told when its turn comes, unless the write fails first
       }
-      const mayWait = ahead !== undefined && sendsAhead && !batch.hasFailures
+      const mayWait = ahead !== undefined && sendsNow() && !batch.hasFailures
       if (!(await written(mayWait ? 1 : 0))) return 'lost'
       return batch.isLast ? null : rest
     }

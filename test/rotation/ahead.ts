@@ -51,24 +51,25 @@ export function aheadSuite(client: () => Client): void {
 
   it('an error of one batch is told, and the one behind it is not written', async () => {
     const { keys, record, oldId, table } = await oldRows(client(), 12)
-    const sent: number[] = []
     const broken: RotationSource = {
       ...table,
       async write(changes, step) {
-        const call = sent.push(changes.length)
-        if (call === 2) {
-          await pause(50)
-          throw new Error('the connection is gone')
-        }
-        return table.write(changes, step)
+        if (step.after === null) return table.write(changes, step)
+        await pause(20)
+        throw new Error('the connection is gone')
       },
     }
     await expect(rewrap({ keys, table: broken, batchSize: 3 })).rejects.toThrow('the connection is gone')
-    expect(sent).toHaveLength(table.isOrdered ? 3 : 2)
     expect((await table.countByKey([oldId])).get(oldId)).toBe(9)
     expect(await rewrap({ keys, table, batchSize: 3 })).toMatchObject({ written: 12, seen: 12, raced: 0, failed: 0 })
     expect(await readPlain(client().query, record, keys)).toEqual(Array.from({ length: 12 }, (_, i) => person(i + 1)))
   })
+}
+
+async function slow(query: PostgresClient['query'], table: string): Promise<void> {
+  await query(`create or replace function slowly() returns trigger language plpgsql as
+    $$ begin perform pg_sleep(0.1); return new; end $$`)
+  await query(`create trigger slowly before update on ${table} for each row execute function slowly()`)
 }
 
 /** With locks and limits as only a server has them. */
@@ -145,12 +146,27 @@ export function aheadServerSuite(client: () => PostgresClient, url: () => string
       expect(await running).toMatchObject({ written: 12, seen: 12, raced: 0 })
     })
 
+    it.each([
+      ['one connection', { max: 1 }],
+      ['two, and little time to get one', { max: 2, connectionTimeoutMillis: 350 }],
+      ['little time for a query', { max: 4, query_timeout: 500 }],
+    ])('ends with a pool of %s', async (_, options) => {
+      const { query } = client()
+      const { keys, record, table } = await oldRows(client(), 12)
+      await slow(query, table.name)
+      const pool = new pg.Pool({ connectionString: url(), ...options })
+      try {
+        const report = await job({ keys, table: postgresTable(pool, record), batchSize: 3 })
+        expect(report).toMatchObject({ written: 12, seen: 12, raced: 0, failed: 0, remaining: new Map() })
+      } finally {
+        await pool.end()
+      }
+    })
+
     it.each(['lock_timeout', 'statement_timeout'])('is no victim of %s for having waited', async (setting) => {
       const { query } = client()
       const { keys, record, table } = await oldRows(client(), 12)
-      await query(`create or replace function slowly() returns trigger language plpgsql as
-        $$ begin perform pg_sleep(0.1); return new; end $$`)
-      await query(`create trigger slowly before update on ${table.name} for each row execute function slowly()`)
+      await slow(query, table.name)
       // A batch takes 0.3 s; with the one before it takes 0.6 s.
       const limit = setting === 'lock_timeout' ? 100 : 450
       const address = new URL(url())

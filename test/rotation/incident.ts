@@ -2,9 +2,9 @@ import { describe, expect, it } from 'vitest'
 import { createKeyring } from '../../src/index.ts'
 import { memoryKeyStore } from '../../src/keystore/memory.ts'
 import { noteListed } from '../../src/rotation/affected.ts'
+import { TABLES } from '../../src/rotation/books.ts'
 import type { RotationSource } from '../../src/rotation/index.ts'
 import { type IncidentProgress, incident, rewrap } from '../../src/rotation/index.ts'
-import { TABLES } from '../../src/rotation/ledger.ts'
 import { memoryKms, testKeyring } from '../../src/testing/index.ts'
 import type { Client } from './clients.ts'
 import { createTable, insert, people, person, readPlain } from './tables.ts'
@@ -174,7 +174,7 @@ export function incidentSuite(client: () => Client): void {
       const dying: RotationSource = {
         ...tables[1]!,
         write: (...args: Parameters<RotationSource['write']>) => {
-          if (left-- === 0) throw new Error('killed')
+          if (left-- <= 0) throw new Error('killed')
           return tables[1]!.write(...args)
         },
       }

@@ -3,13 +3,20 @@ import { type Cursor, encryptInPlace, type RotationSource, rewrap, verify } from
 import { type Ledger, ledgerOf } from '../../src/rotation/ledger.ts'
 import type { Client } from './clients.ts'
 import { oldRows, oneByOne } from './jobs.ts'
-import { freshName, people, person, readPlain } from './tables.ts'
+import { type AnyRow, freshName, insertStored, people, person, readPlain } from './tables.ts'
 
 const LEASE_MS = 60_000
 const JOBS = [
   { name: 'rewrap', job: rewrap },
   { name: 'verify', job: verify },
 ]
+function gate(): { readonly passed: Promise<void>; open(): void } {
+  let open = (): void => undefined
+  const passed = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { passed, open: () => open() }
+}
 const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
 /** How many workers share a table: who holds what, and what becomes of it when one stops or is slow. */
@@ -83,6 +90,37 @@ export function rangeSuite(client: () => Client): void {
       wake()
       expect(await first).toEqual(report) // it wrote nothing and counted nothing after it woke
       expect(stuck.counts.rows).toBe(10)
+    })
+
+    it('one that cuts the table after others have ended the run begins another one', async () => {
+      const { query } = client()
+      const { keys, record, oldId, table } = await oldRows(client(), 12)
+      const late = await query<AnyRow>(`select * from ${table.name} where id <= 6`)
+      let calls = 0
+      const [cutting, ended] = [gate(), gate()]
+      const slow: RotationSource = {
+        ...table,
+        async cut(...args) {
+          const cuts = await table.cut(...args)
+          if (++calls > 1) return cuts
+          cutting.open()
+          await ended.passed
+          return cuts
+        },
+      }
+      const first = rewrap({ keys, table: slow, batchSize: 3, ranges: 2 })
+      await cutting.passed
+      expect(await rewrap({ keys, table, batchSize: 3, ranges: 2 })).toMatchObject({ written: 12, seen: 12 })
+      // Of an instance that does not know the new version yet.
+      await insertStored(
+        query,
+        record,
+        late.map((row) => ({ ...row, id: Number(row.id) + 100 })),
+      )
+      expect((await table.countByKey([oldId])).get(oldId)).toBe(6)
+      ended.open()
+      expect(await first).toMatchObject({ written: 6, seen: 6, remaining: new Map() })
+      expect((await table.countByKey([oldId])).get(oldId)).toBe(0)
     })
 
     it('one that is aborted lets go at once: nobody waits for its lease', async () => {

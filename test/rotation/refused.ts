@@ -70,7 +70,7 @@ export function refusedSuite(client: () => Client): void {
       const dying: RotationSource = {
         ...table,
         async write(changes, step) {
-          if (++calls === 4) throw new Error('the connection is gone')
+          if (++calls >= 4) throw new Error('the connection is gone')
           return table.write(changes, step)
         },
       }

@@ -1,5 +1,5 @@
 import { ascii, toHex } from '../../bytes.ts'
-import { entryOf, TABLES } from '../ledger.ts'
+import { entryOf, TABLES } from '../books.ts'
 import type { Books, Step, Stepped } from '../source.ts'
 import type { Connection, Session } from './connection.ts'
 import { textOf } from './values.ts'

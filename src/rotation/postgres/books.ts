@@ -1,5 +1,5 @@
 import { type Postgres, queryOf } from '../../postgres.ts'
-import { entryOf, JOB_TABLES, TABLES } from '../ledger.ts'
+import { entryOf, JOB_TABLES, TABLES } from '../books.ts'
 import { sleep } from '../pace.ts'
 import type { Books, Step } from '../source.ts'
 

@@ -1,5 +1,6 @@
 import type { ErrorCode } from '../../errors.ts'
-import { insertOnce, jobName, ledgerOf, runOf, TABLES } from '../ledger.ts'
+import { jobName, runOf, TABLES } from '../books.ts'
+import { insertOnce, ledgerOf } from '../ledger.ts'
 import type { Books } from '../source.ts'
 import type { JobKind } from './kinds.ts'
 

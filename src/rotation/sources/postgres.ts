@@ -21,7 +21,7 @@ import { type Cells, compareRows, type IdSql, idValue, type TableOptions, tableS
 import { fromClient } from '../values.ts'
 
 export type { Postgres } from '../../postgres.ts'
-export { JOB_TABLES } from '../ledger.ts'
+export { JOB_TABLES } from '../books.ts'
 export type { TableOptions } from '../table.ts'
 
 export interface PostgresTableOptions extends TableOptions {
@@ -42,7 +42,7 @@ export interface PostgresTablesOptions extends Omit<TableOptions, 'context' | 's
  * unique, not-null key: pages follow them. The index of `records.sql.createIndex` makes finding the rows that are left
  * cheap. A partitioned table is one table, and so is one with inheritance children; a detached partition is another.
  *
- * `db` is PGlite, a `pg` pool or client, or a postgres.js instance; several statements of a job may run at once.
+ * `db` is PGlite, a `pg` pool or client, or a postgres.js instance. A worker of a job uses up to three connections of a pool at once; one will do.
  *
  * @example
  * ```ts

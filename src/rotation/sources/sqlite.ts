@@ -12,7 +12,7 @@ import { hexBytes } from '../values.ts'
 import { columnsOf } from '../work.ts'
 
 export type { Sqlite } from '../../sqlite.ts'
-export { JOB_TABLES } from '../ledger.ts'
+export { JOB_TABLES } from '../books.ts'
 export type { Dates } from '../sqlite/values.ts'
 export type { TableOptions } from '../table.ts'
 

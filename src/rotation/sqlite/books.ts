@@ -1,6 +1,6 @@
 import { config } from '../../errors.ts'
 import { isInTransaction, isLocked, patiently, type Sqlite } from '../../sqlite.ts'
-import { entryOf, JOB_TABLES, TABLES } from '../ledger.ts'
+import { entryOf, JOB_TABLES, TABLES } from '../books.ts'
 import type { Books, Step, Stepped } from '../source.ts'
 import { parameter } from './values.ts'
 
