@@ -67,14 +67,17 @@ export interface Unwrapped {
   readonly intact: Uint8Array
 }
 
-/** `seal` for an engine that has `sealInto`. */
-export function sealNew(aead: Pick<Aead, 'sealInto'>, name: AeadName): Aead['seal'] {
+/** {@link Aead.seal} by {@link Aead.sealInto}. */
+export function sealNew(
+  aead: Pick<Aead, 'sealInto'>,
+  name: AeadName,
+  plaintext: Uint8Array,
+  aad: Uint8Array,
+): Uint8Array {
   const { nonce, tag } = AEAD_SIZES[name]
-  return (plaintext, aad) => {
-    const out = new Uint8Array(nonce + plaintext.length + tag)
-    aead.sealInto(plaintext, aad, out, 0)
-    return out
-  }
+  const out = new Uint8Array(nonce + plaintext.length + tag)
+  aead.sealInto(plaintext, aad, out, 0)
+  return out
 }
 
 /** Fills the bytes it is given: the system's generator, or a seeded one to make test vectors. */

@@ -41,7 +41,7 @@ export function nobleEngine(fillRandom: FillRandom = systemRandom): Engine {
     }
     return {
       sealInto,
-      seal: sealNew({ sealInto }, name),
+      seal: (plaintext, aad) => sealNew({ sealInto }, name, plaintext, aad),
       open(sealed, aad, at = 0) {
         const bodyAt = at + nonceBytes
         if (sealed.length < bodyAt + tag) return null

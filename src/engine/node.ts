@@ -48,31 +48,42 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     return tagAt + 16
   }
 
-  function gcm(keyBytes: Uint8Array, once: boolean): Aead {
-    const key = once && RAW_KEYS_ARE_CHEAP ? rawKey(crypto, keyBytes) : keyObject(crypto, keyBytes)
-    function sealInto(plaintext: Uint8Array, aad: Uint8Array, out: Uint8Array, at: number): number {
-      const cipherKey = key.use()
+  /** A class: an object of closures for the key of every record took longer to make than to use. */
+  class Gcm implements Aead {
+    #key: KeyObject | Uint8Array | undefined
+
+    constructor(key: Uint8Array, once: boolean) {
+      this.#key = once && RAW_KEYS_ARE_CHEAP ? copyBytes(key) : crypto.createSecretKey(key)
+    }
+
+    seal(plaintext: Uint8Array, aad: Uint8Array): Uint8Array {
+      return sealNew(this, 'aes-256-gcm', plaintext, aad)
+    }
+
+    sealInto(plaintext: Uint8Array, aad: Uint8Array, out: Uint8Array, at: number): number {
+      const key = alive(this.#key)
       pool.into(nonce, 0, 12)
       for (let i = 0; i < 12; i++) out[at + i] = nonce[i]!
-      const cipher = crypto.createCipheriv('aes-256-gcm', cipherKey, nonce, GCM_OPTIONS)
+      const cipher = crypto.createCipheriv('aes-256-gcm', key, nonce, GCM_OPTIONS)
       return finishSeal(cipher, plaintext, aad, out, at + 12)
     }
-    return {
-      sealInto,
-      seal: sealNew({ sealInto }, 'aes-256-gcm'),
-      open(sealed, aad, at = 0) {
-        const bodyAt = at + 12
-        const end = sealed.length - 16
-        if (end < bodyAt) return null
-        const cipherKey = key.use()
-        for (let i = 0; i < 12; i++) nonce[i] = sealed[at + i]!
-        for (let i = 0; i < 16; i++) tag[i] = sealed[end + i]!
-        const decipher = crypto.createDecipheriv('aes-256-gcm', cipherKey, nonce, GCM_OPTIONS)
-        decipher.setAAD(aad)
-        decipher.setAuthTag(tag)
-        return finish(decipher, decipher.update(sealed.subarray(bodyAt, end)))
-      },
-      destroy: key.destroy,
+
+    open(sealed: Uint8Array, aad: Uint8Array, at = 0): Uint8Array | null {
+      const bodyAt = at + 12
+      const end = sealed.length - 16
+      if (end < bodyAt) return null
+      const key = alive(this.#key)
+      for (let i = 0; i < 12; i++) nonce[i] = sealed[at + i]!
+      for (let i = 0; i < 16; i++) tag[i] = sealed[end + i]!
+      const decipher = crypto.createDecipheriv('aes-256-gcm', key, nonce, GCM_OPTIONS)
+      decipher.setAAD(aad)
+      decipher.setAuthTag(tag)
+      return finish(decipher, decipher.update(sealed.subarray(bodyAt, end)))
+    }
+
+    destroy(): void {
+      if (this.#key instanceof Uint8Array) wipe(this.#key)
+      this.#key = undefined
     }
   }
 
@@ -104,7 +115,7 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
     }
     return {
       sealInto,
-      seal: sealNew({ sealInto }, 'xchacha20-poly1305'),
+      seal: (plaintext, aad) => sealNew({ sealInto }, 'xchacha20-poly1305', plaintext, aad),
       open(sealed, aad, at = 0) {
         const bodyAt = at + 24
         const end = sealed.length - 16
@@ -126,7 +137,7 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
   }
 
   const AEADS: Record<AeadName, (key: Uint8Array, once: boolean) => Aead> = {
-    'aes-256-gcm': gcm,
+    'aes-256-gcm': (key, once) => new Gcm(key, once),
     'xchacha20-poly1305': xchacha,
   }
 
@@ -176,51 +187,11 @@ function blockwise(cipher: ReturnType<NodeCrypto['createCipheriv']>): Blocks {
   return (blocks) => cipher.update(blocks)
 }
 
-interface CipherKey {
-  use(): KeyObject | Uint8Array
-  destroy(): void
-}
-
-function keyObject(crypto: NodeCrypto, keyBytes: Uint8Array): CipherKey {
-  let object: KeyObject | undefined = crypto.createSecretKey(keyBytes)
-  return {
-    use: () => alive(object),
-    destroy() {
-      object = undefined
-    },
-  }
-}
-
 /**
  * A key for one value costs less as raw bytes than as a KeyObject, except on Node 24.21 and what follows, where every
- * raw key costs ten microseconds more. A second use makes the object after all.
+ * raw key costs ten microseconds more.
  */
 const RAW_KEYS_ARE_CHEAP = Number.parseInt(globalThis.process?.versions?.node ?? '99', 10) < 24
-
-function rawKey(crypto: NodeCrypto, keyBytes: Uint8Array): CipherKey {
-  let bytes: Uint8Array | undefined = copyBytes(keyBytes)
-  let object: CipherKey | undefined
-  let isUsed = false
-  const destroy = (): void => {
-    if (bytes) wipe(bytes)
-    bytes = undefined
-    object?.destroy()
-  }
-  return {
-    use() {
-      if (object) return object.use()
-      const raw = alive(bytes)
-      if (isUsed) {
-        object = keyObject(crypto, raw)
-        wipe(raw)
-        return object.use()
-      }
-      isUsed = true
-      return raw
-    },
-    destroy,
-  }
-}
 
 const BLOCK = 128
 const DIGEST = 64

@@ -209,7 +209,9 @@ describe('a key that leaves the cache', () => {
     const aead: Engine['aead'] = (...given) => {
       const key = inner.aead(...given)
       const watched: Aead = {
-        ...key,
+        seal: (...value) => key.seal(...value),
+        sealInto: (...value) => key.sealInto(...value),
+        open: (...value) => key.open(...value),
         destroy() {
           wiped.add(watched)
           key.destroy()
