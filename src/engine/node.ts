@@ -1,5 +1,5 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
-import { copyBytes, expectBytes, wipe } from '../bytes.ts'
+import { beginningsOf, copyBytes, expectBytes, wipe } from '../bytes.ts'
 import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap, sealNew } from './engine.ts'
 import { type Blocks, unwrapMany, wrapMany } from './key-wrap.ts'
 import { randomPool, unpooled } from './random.ts'
@@ -203,12 +203,13 @@ const DIGEST = 64
  */
 function hmacSha512(crypto: NodeCrypto): Engine['hmacSha512'] {
   const outer = Buffer.alloc(BLOCK + DIGEST)
-  let inner = Buffer.alloc(BLOCK + 512)
+  const shortInner = new Uint8Array(BLOCK + 512)
+  const beginning = beginningsOf(shortInner)
   return (key, parts) => {
     const short = key.length > BLOCK ? crypto.hash('sha512', key, 'buffer') : key
     let length = BLOCK
     for (const part of parts) length += part.length
-    if (inner.length < length) inner = Buffer.alloc(length)
+    const inner = length <= shortInner.length ? beginning(length) : new Uint8Array(length)
     inner.fill(0x36, short.length, BLOCK)
     outer.fill(0x5c, short.length, BLOCK)
     for (let i = 0; i < short.length; i++) {
@@ -221,10 +222,10 @@ function hmacSha512(crypto: NodeCrypto): Engine['hmacSha512'] {
       inner.set(part, at)
       at += part.length
     }
-    outer.write(crypto.hash('sha512', inner.subarray(0, length), 'binary'), BLOCK, 'binary')
+    outer.write(crypto.hash('sha512', inner, 'binary'), BLOCK, 'binary')
     const mac = crypto.hash('sha512', outer, 'buffer')
-    inner.fill(0, 0, length)
-    outer.fill(0)
+    wipe(inner)
+    wipe(outer)
     return mac
   }
 }
