@@ -33,7 +33,7 @@ export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: R
       throw new WaxsealError('SCHEMA', `"${schema.envelope}" is set: the row is encrypted already`)
     }
     // Read once: a getter must neither answer twice nor run while shared bytes are in use.
-    const plain: Draft = { ...row }
+    const plain = copyOf(row)
     refuseOrphans(schema, plain)
     const canonical = contextBytes(schema, plain, context)
     if (modeOf(schema, keys) === 'prepare') return plaintextRow(schema, plain, place)
@@ -167,6 +167,11 @@ function refuseOrphans(schema: Schema, row: Row): void {
       })
     }
   }
+}
+
+/** Not a spread where that changes nothing: to what it made, V8 takes half a microsecond to add a property. */
+function copyOf(row: Row): Draft {
+  return Object.hasOwn(row, '__proto__') ? { ...row } : Object.assign({}, row)
 }
 
 /** Own properties but some, in their order: `delete` would make the copy slow for whoever gets it. */

@@ -233,3 +233,14 @@ describe('bytes', () => {
     expect(pooled.a.equals(row.a)).toBe(true)
   })
 })
+
+describe('a row', () => {
+  it.each(['columns', 'packed'] as const)('with a __proto__ of its own gets no other prototype in %s', (shape) => {
+    const one = records('t', { id: { id: int() }, shape, fields: { a: text() } })
+    const given = JSON.parse('{"id":1,"a":"x","__proto__":{"city":"Oslo"}}') as { id: number; a: string }
+    const stored = one.encrypt(keys, given)
+    const opened = one.decrypt(keys, stored)
+    expect([stored, opened].map((row) => Object.getPrototypeOf(row))).toEqual([Object.prototype, Object.prototype])
+    expect(opened).toEqual({ id: 1, a: 'x' })
+  })
+})
