@@ -84,8 +84,9 @@ export function cell<
     if (subject.ids.length > 0 && (typeof context !== 'object' || context === null)) {
       throw config('context', `an object with ${subject.ids.map((id) => id.name).join(', ')}`, context)
     }
-    const values: unknown[] = []
-    for (const { name } of subject.ids) values.push(context![name])
+    const values = new Array<unknown>(subject.ids.length)
+    let i = 0
+    for (const { name } of subject.ids) values[i++] = context![name]
     return shape.encode(values)
   }
 

@@ -141,9 +141,10 @@ export function contextBytes(schema: Schema, row: Row, context: Row | undefined)
   if (schema.contextNames.length > 0 && (typeof context !== 'object' || context === null)) {
     throw config('context', `an object with ${schema.contextNames.join(', ')}`, context)
   }
-  const values: unknown[] = []
-  for (const { name } of schema.ids) values.push(row[name])
-  for (const name of schema.contextNames) values.push(context![name])
+  const values = new Array<unknown>(schema.ids.length + schema.contextNames.length)
+  let i = 0
+  for (const { name } of schema.ids) values[i++] = row[name]
+  for (const name of schema.contextNames) values[i++] = context![name]
   return schema.context.encode(values)
 }
 

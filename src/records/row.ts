@@ -13,7 +13,7 @@ import {
 import { SUITES, type Suite } from '../envelope/suites.ts'
 import { decodeValue, encodeValue } from '../envelope/value.ts'
 import { WaxsealError } from '../errors.ts'
-import type { Column, Leaf, Row, Schema } from './compile.ts'
+import type { Column, Leaf, Node, Row, Schema } from './compile.ts'
 import { mapLeaves } from './leaves.ts'
 import type { Place } from './located.ts'
 
@@ -63,6 +63,10 @@ export interface RowKey {
 /** Seals one column: the value itself, or the protected leaves inside it. */
 export function sealColumn(schema: Schema, { node, path }: Column, value: unknown, row: RowKey): unknown {
   if (node.type === 'leaf') return sealLeaf(node, value, node.aad!, row, schema.encoding)
+  return sealInside(node, path, value, row)
+}
+
+function sealInside(node: Node, path: Column['path'], value: unknown, row: RowKey): unknown {
   return mapLeaves(node, value, path, (leaf, inner, aad) => sealLeaf(leaf, inner, aad, row, 'text'))
 }
 
@@ -82,6 +86,10 @@ function sealLeaf(
 
 export function openColumn({ node, path }: Column, stored: unknown, row: RowKey, keyId: string): unknown {
   if (node.type === 'leaf') return openLeaf(node, stored, node.aad!, row, keyId)
+  return openInside(node, path, stored, row, keyId)
+}
+
+function openInside(node: Node, path: Column['path'], stored: unknown, row: RowKey, keyId: string): unknown {
   return mapLeaves(node, stored, path, (leaf, inner, aad) => openLeaf(leaf, inner, aad, row, keyId))
 }
 
