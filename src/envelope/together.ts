@@ -59,15 +59,16 @@ function rewrapGroup(
   if (!from.unwrapMany || !to.wrapMany) return
   const size = suite.wrappedBytes
   const wrapped = new Uint8Array(places.length * size)
-  for (const [n, i] of places.entries()) wrapped.set(headers[i]!.wrappedKey, n * size)
+  for (let n = 0; n < places.length; n++) wrapped.set(headers[places[n]!]!.wrappedKey, n * size)
   const { keys: dataKeys, intact } = from.unwrapMany(wrapped)
   try {
     wrapped.set(to.wrapMany(dataKeys))
   } finally {
     wipe(dataKeys)
   }
-  for (const [n, i] of places.entries()) {
+  for (let n = 0; n < places.length; n++) {
     if (intact[n] !== 1) continue
+    const i = places[n]!
     const moved = underKey(active, headers[i]!)
     moved.set(wrapped.subarray(n * size, (n + 1) * size), OFFSET.wrappedKey)
     rewrapped[i] = moved

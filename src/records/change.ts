@@ -229,7 +229,8 @@ export function rewrapRows(
     }
   })
   const headers = begun.map((one) => one?.header)
-  for (const [i, ready] of rewrapTogether(keys, headers).entries()) if (ready) begun[i]!.ready = ready
+  const ready = rewrapTogether(keys, headers)
+  for (let i = 0; i < ready.length; i++) if (ready[i]) begun[i]!.ready = ready[i]
   return (row, i) => rewrapRow(schema, keys, row, begun[i])
 }
 

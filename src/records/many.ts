@@ -24,9 +24,9 @@ export async function mapTurns<R, T>(
     if (first > 0) await nextTurn()
     const turn = rows.slice(first, first + rowsPerTurn)
     const work = begin(turn)
-    for (const [i, row] of turn.entries()) {
+    for (let i = 0; i < turn.length; i++) {
       try {
-        results.push({ ok: true, value: work(row, i) })
+        results.push({ ok: true, value: work(turn[i]!, i) })
       } catch (error) {
         if (!WaxsealError.is(error)) throw error
         results.push({ ok: false, error, index: first + i })

@@ -26,9 +26,11 @@ const MAX_ROW_ID = 600
 export async function applyAll(source: RotationSource, work: Work, rows: readonly ReadRow[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   const results = await work.applyMany?.(rows)
-  for (const [i, read] of rows.entries()) {
+  for (let i = 0; i < rows.length; i++) {
+    const read = rows[i]!
+    const result = results?.[i]
     try {
-      const change = await applyOne(work, read, results?.[i])
+      const change = result?.ok ? result.value : await applyOne(work, read, result)
       outcomes.push(change ? { read, change } : { read })
     } catch (error) {
       // A configuration is wrong for every row; what may be tried again is no fault of the row.

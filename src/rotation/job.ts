@@ -22,7 +22,7 @@ export interface Progress {
 
 export interface JobOptions {
   /**
-   * Rows in one transaction: 1 to 10,000, 1,000 by default. Three batches are in memory, the data keys of 500 rows at most.
+   * Rows in one transaction: 1 to 10,000, 1,000 by default. Two batches are in memory, the data keys of 500 rows at most.
    */
   readonly batchSize?: number
   /** The job stops after this many rows that are broken or that the database refuses; 1,000 by default. They are left. */

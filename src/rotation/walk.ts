@@ -144,12 +144,16 @@ export function walker(part: Part): (range: Range, pass: number) => Promise<void
       send(batch, { n, cursor, span })
       const at = batch.outcomes.at(-1)?.read.cursor ?? cursor
       const rest: Range = { n, cursor: at, span: { after: at, upTo: span.upTo } }
-      if (!batch.isLast && readsAhead && !isPaused()) {
+      const readNext = (): void => {
+        if (batch.isLast || !readsAhead || isPaused()) return
         ahead = read(rest.span)
         ahead.catch(() => undefined) // told when its turn comes, unless the write fails first
       }
-      const mayWait = ahead !== undefined && sendsNow() && !batch.hasFailures
-      if (!(await written(mayWait ? 1 : 0))) return 'lost'
+      const goesAhead = sendsNow() && !batch.isLast && !batch.hasFailures && !isPaused()
+      if (!goesAhead) readNext()
+      if (!(await written(goesAhead ? 1 : 0))) return 'lost'
+      // Only now, so that two batches are in memory; reading takes less time than the write that goes on.
+      if (goesAhead) readNext()
       return batch.isLast ? null : rest
     }
 

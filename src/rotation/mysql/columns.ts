@@ -1,7 +1,7 @@
 import { config, WaxsealError } from '../../errors.ts'
 import type { Schema } from '../../records/compile.ts'
 import { keyIdIn, type Quoting } from '../../records/sql.ts'
-import type { Place } from '../table.ts'
+import type { Place } from '../dialect.ts'
 import { isBinary, isInteger, isText, type SqlColumn } from './column.ts'
 import type { Connection } from './connection.ts'
 import { base64Of, textOf } from './values.ts'

@@ -5,6 +5,7 @@ import type { Node } from '../../records/compile.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { keyIdIn } from '../../records/sql.ts'
+import { type Cells, type IdSql, idValue, type Layout } from '../dialect.ts'
 import { mysqlBooks, writeStep } from '../mysql/books.ts'
 import { isBinary, isInteger, isText, type SqlColumn } from '../mysql/column.ts'
 import {
@@ -23,7 +24,7 @@ import {
 import { connectionOf, type Mysql, type Session } from '../mysql/connection.ts'
 import { base64Of, CLOCK_SQL, type Clock, clockOf, kept, plaintextOf, textOf } from '../mysql/values.ts'
 import type { Change, RotationSource } from '../source.ts'
-import { type Cells, type IdSql, idValue, type Layout, type TableOptions, tableSource } from '../table.ts'
+import { type TableOptions, tableSource } from '../table.ts'
 import { columnsOf } from '../work.ts'
 
 export { JOB_TABLES } from '../mysql/books.ts'

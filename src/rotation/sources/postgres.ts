@@ -3,6 +3,7 @@ import { type Postgres, queryOf } from '../../postgres.ts'
 import type { Records } from '../../records/records.ts'
 import type { Declaration } from '../../records/schema.ts'
 import { quoteColumn, quoteName, STANDARD } from '../../records/sql.ts'
+import { type Cells, compareRows, type IdSql, idValue } from '../dialect.ts'
 import { asArrays, asDocuments, type BatchColumn, FIRST_OF_BATCH, holdsText, SEALED } from '../postgres/batch.ts'
 import { HELD, postgresBooks, rolledBackOften, STEP, type StepRow, stepValues } from '../postgres/books.ts'
 import {
@@ -17,7 +18,7 @@ import {
 } from '../postgres/tables.ts'
 import { asJson, type LocalTypes, localTypes } from '../postgres/values.ts'
 import type { AnyRecord, Change, RotationSource, SourceRow, Step } from '../source.ts'
-import { type Cells, compareRows, type IdSql, idValue, type TableOptions, tableSource } from '../table.ts'
+import { type TableOptions, tableSource } from '../table.ts'
 import { fromClient } from '../values.ts'
 
 export type { Postgres } from '../../postgres.ts'

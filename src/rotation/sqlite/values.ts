@@ -1,6 +1,6 @@
 import type { Node } from '../../records/compile.ts'
 import type { SqliteValue } from '../../sqlite.ts'
-import type { Found } from '../table.ts'
+import type { Found } from '../dialect.ts'
 import { fromClient } from '../values.ts'
 
 /** Values on their way between SQLite, which has five types and no more, and records. */
