@@ -234,5 +234,5 @@ it('keyring, table and rotation together do what a model in memory says', async 
     await fc.asyncModelRun(() => ({ model, real }), all)
     await keys.close()
   })
-  await fc.assert(property, { numRuns: RUNS, interruptAfterTimeLimit: 12_000 })
+  await fc.assert(property, { numRuns: RUNS, interruptAfterTimeLimit: 40_000 })
 })
