@@ -25,12 +25,6 @@ export function briefBytes(length: number): Uint8Array {
   return piece.subarray(cut - length, cut)
 }
 
-/** Gives the first bytes of shared ones and keeps each view, by its length: a view takes longer to make than to read. */
-export function beginningsOf(shared: Uint8Array): (length: number) => Uint8Array {
-  const kept: Uint8Array[] = []
-  return (length) => (kept[length] ??= shared.subarray(0, length))
-}
-
 /** Overwrites with zeros. Not `bytes.fill(0)`: a Node Buffer's own fill takes ten times as long for a few bytes. */
 export function wipe(bytes: Uint8Array): void {
   fillBytes.call(bytes, 0)

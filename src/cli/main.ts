@@ -20,7 +20,7 @@ async function main(args: readonly string[]): Promise<number> {
       process.exit(codeOf(signal))
     }
     interrupted = signal
-    out.note('interrupted', { signal }, `${signal}: ending after the running batch`)
+    out.note('interrupted', { signal }, `${signal}: ending after the batches that were sent`)
     stop.abort()
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)

@@ -1,4 +1,5 @@
 import * as portable from './portable.ts'
+import { beginningsOf } from './views.ts'
 
 /**
  * Text ↔ bytes by the codecs behind Node's Buffer where there is one: they work on any Uint8Array and are an order of
@@ -55,14 +56,12 @@ export function fromBase64url(text: string, from = 0): Uint8Array | undefined {
 }
 
 const shared = new Uint8Array(1024)
-/** Its beginnings, by length: making one takes longer than all checks of a text. */
-const beginnings: Uint8Array[] = []
+const beginning = beginningsOf(shared)
 
 export function fromBase64urlShared(text: string, from: number): Uint8Array | undefined {
   const length = decodedLength(text.length - from)
   if (!native || length > shared.length) return fromBase64url(text, from)
-  beginnings[length] ??= shared.subarray(0, length)
-  const out = beginnings[length]
+  const out = beginning(length)
   return decode(native, text, from, out) ? out : undefined
 }
 

@@ -1,5 +1,6 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
-import { beginningsOf, copyBytes, expectBytes, wipe } from '../bytes.ts'
+import { copyBytes, expectBytes, wipe } from '../bytes.ts'
+import { beginningsOf } from '../codecs/views.ts'
 import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap, sealNew } from './engine.ts'
 import { type Blocks, unwrapMany, wrapMany } from './key-wrap.ts'
 import { randomPool, unpooled } from './random.ts'

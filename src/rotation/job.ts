@@ -37,7 +37,7 @@ export interface JobOptions {
   readonly pace?: Pace
   readonly control?: JobControl
   readonly onProgress?: (progress: Progress) => void
-  /** Ends this worker after the batch that is running; the books stay, and the next call resumes. */
+  /** Ends this worker after the batches that were sent, two at most; the books stay, and the next call resumes. */
   readonly signal?: AbortSignal
 }
 

@@ -113,7 +113,7 @@ export function walker(part: Part): (range: Range, pass: number) => Promise<void
       }
     }
 
-    /** Whether the next batch is sent while one is on its way: not where most of them are sent twice. */
+    /** Whether the next batch is sent while one is on its way: not where more than a quarter of them are sent twice. */
     const sendsNow = (): boolean => sendsAhead && repeating === 0 && (repeated < 4 || repeated * 4 < waiting)
 
     /** Waits until no more than so many are on their way; false when one was not written. */
