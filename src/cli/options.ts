@@ -115,7 +115,7 @@ export function parse(args: readonly string[]): Given | undefined {
       { type, multiple, ...(short && { short }) },
     ]),
   )
-  const { values, positionals } = parsed(args, options)
+  const { values, positionals } = parsed(withIdsApart(args), options)
   if (values.help) return undefined
   const [word, keyId, ...more] = positionals
   if (word === undefined || !Object.hasOwn(COMMANDS, word)) {
@@ -145,6 +145,18 @@ export function parse(args: readonly string[]): Given | undefined {
     list: (name) => (values[name] as string[] | undefined) ?? [],
     number,
   }
+}
+
+/** A key id may begin with "-" as options do: 20 characters of base64url that name no option are put where none can stand. */
+function withIdsApart(args: readonly string[]): readonly string[] {
+  const isId = (word: string) => /^-[\w-]{19}$/.test(word) && !Object.hasOwn(OPTIONS, word.slice(2))
+  const at = args.findIndex((word) => word === '--' || isId(word))
+  const id = args[at]
+  if (id === undefined || id === '--') return args
+  if (args[at - 1] === '--from') {
+    return [...args.slice(0, at - 1), `--from=${id}`, ...withIdsApart(args.slice(at + 1))]
+  }
+  return [...args.slice(0, at), ...args.slice(at + 1), '--', id]
 }
 
 function parsed(args: readonly string[], options: Shapes) {
