@@ -113,7 +113,7 @@ describe('the built package', () => {
     expect(users.filter((name) => name !== 'cli/main.js')).toEqual(['keystore/file.js'])
     const all = names.map((name) => built.text(join('dist', name))).join('\n')
     const packages = new Set(
-      [...all.matchAll(/(?<!["'])\b(?:from|import)\s*\(?["']([^."'][^"']*)["']/g)].map((match) => match[1]!),
+      [...all.matchAll(/(?<!["'-])\b(?:from|import)\s*\(?["']([^."'][^"']*)["']/g)].map((match) => match[1]!),
     )
     expect([...packages].filter((name) => !/^(@noble\/(ciphers|hashes)\/|node:|#)/.test(name))).toEqual([])
   })
