@@ -46,21 +46,19 @@ export function duel({ name, budget, ours, limit, check }: Duel, { rounds, round
   } catch (cause) {
     throw new Error(`${name}: what is timed does not decrypt to what went in`, { cause })
   }
-  warmUp(ours)
-  warmUp(limit)
-  const calls = { ours: callsIn(roundMs, ours), limit: callsIn(roundMs, limit) }
-  const values: number[] = []
-  const limits: number[] = []
-  const time = { ours: () => values.push(run(ours, calls.ours)), limit: () => limits.push(run(limit, calls.limit)) }
+  const best = warmUp(ours, limit)
+  const times = { ours: [] as number[], limit: [] as number[] }
+  const sides = { ours, limit }
   for (let round = 0; round < rounds; round++) {
     const order = round % 2 === 0 ? (['ours', 'limit'] as const) : (['limit', 'ours'] as const)
     for (const side of order) {
       // Never a full collection: rounds right after one were seen to be two to four times slower, on both sides.
       globalThis.gc?.({ type: 'minor' })
-      time[side]()
+      run(sides[side], LEAD_IN)
+      times[side].push(run(sides[side], Math.ceil((roundMs * 1000) / best[side])))
     }
   }
-  return compared({ name, unit: 'us', budget, better: 'lower' }, values, limits)
+  return compared({ name, unit: 'us', budget, better: 'lower' }, times.ours, times.limit)
 }
 
 /** Medians of both sides, their ratio, and how far the rounds' own ratios lie apart. */
@@ -87,18 +85,25 @@ function quantile(values: readonly number[], q: number): number {
   return below + (sorted[Math.ceil(place)]! - below) * (place % 1)
 }
 
-/** Until five batches in a row bring no gain over 1 %: then the optimising compiler is done. At most two seconds. */
-function warmUp(call: () => unknown): void {
-  const deadline = performance.now() + 2000
-  let best = Number.POSITIVE_INFINITY
-  for (let settled = 0; settled < 5 && performance.now() < deadline; settled++) {
-    const time = run(call, 2000)
-    if (time < best * 0.99) settled = -1
-    best = Math.min(best, time)
-  }
-}
+/** Calls that are not timed: the first ones after a collection take twice as long, on both sides. */
+const LEAD_IN = 20
+const WARM_UP_MS = 3000
 
-const callsIn = (ms: number, call: () => unknown): number => Math.max(1, Math.round((ms * 1000) / run(call, 500)))
+/**
+ * Both sides by turns until five turns in a row bring neither a gain over 1 %: then the optimising compiler is done, also
+ * with what they share, which it compiles anew when the second side comes to it. The least time of each, in µs per call.
+ */
+function warmUp(ours: () => unknown, limit: () => unknown): { readonly ours: number; readonly limit: number } {
+  const deadline = performance.now() + WARM_UP_MS
+  const best = { ours: Number.POSITIVE_INFINITY, limit: Number.POSITIVE_INFINITY }
+  for (let settled = 0; settled < 5 && performance.now() < deadline; settled++) {
+    const turn = { ours: run(ours, 1000), limit: run(limit, 1000) }
+    if (turn.ours < best.ours * 0.99 || turn.limit < best.limit * 0.99) settled = -1
+    best.ours = Math.min(best.ours, turn.ours)
+    best.limit = Math.min(best.limit, turn.limit)
+  }
+  return best
+}
 
 /** The last result is kept where the compiler cannot prove it unused. */
 let sink: unknown
