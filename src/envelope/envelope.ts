@@ -125,7 +125,7 @@ function deriveForHeader(keys: KeySource, master: MasterKey, header: Header, kin
 }
 
 function unwrapDataKey(master: MasterKey, header: Header): Uint8Array {
-  const unwrapped = master.wrapFor(header.suite).unwrap(header.wrappedKey, header.bytes)
+  const unwrapped = master.wrapFor(header.suite).unwrap(header.wrappedKey, header.read)
   if (unwrapped?.length !== DATA_KEY_BYTES) throw decryptionFailed(header.keyId)
   return unwrapped
 }

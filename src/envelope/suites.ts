@@ -1,6 +1,6 @@
 import { AEAD_SIZES, type AeadName, type Engine, type Unwrapped } from '../engine/engine.ts'
 
-/** Wraps 32-byte data keys under one master-key subkey. `header` is bound as far as its wrapped key. */
+/** Wraps 32-byte data keys under one master-key subkey. `header`, or what begins with it, is bound as far as its wrapped key. */
 export interface DataKeyWrap {
   wrap(dataKey: Uint8Array, header: Uint8Array): Uint8Array
   /** null when the integrity check fails. `wrapped` has the suite's exact length. */

@@ -99,8 +99,9 @@ export function unpackFields(schema: Schema, packed: Uint8Array, out: Record<str
   const columns = inLabelOrder(schema)
   let next = 0
   eachEntry(packed, (label, labelEnd, end) => {
-    while (orderAt(columns, next, packed, label, labelEnd) < 0) next++
-    if (orderAt(columns, next, packed, label, labelEnd) !== 0) return
+    let order = orderAt(columns, next, packed, label, labelEnd)
+    while (order < 0) order = orderAt(columns, ++next, packed, label, labelEnd)
+    if (order !== 0) return
     const { name, node } = columns[next]!
     place.field = name
     out[name] = valueAt(node as Leaf, packed, labelEnd + LENGTH, end)
