@@ -50,7 +50,9 @@ export class Header {
 
   /** base64url, 20 characters. */
   get keyId(): string {
-    return toBase64url(this.read, OFFSET.commitment, OFFSET.keyId)
+    const { read } = this
+    for (let i = 0; i < KEY_ID_BYTES; i++) if (read[OFFSET.keyId + i] !== lastId[i]) return remember(read)
+    return lastText
   }
 
   get commitment(): Uint8Array {
@@ -60,6 +62,16 @@ export class Header {
   get wrappedKey(): Uint8Array {
     return this.read.subarray(OFFSET.wrappedKey, this.length)
   }
+}
+
+/** The key id that was asked for last: as a rule the next one is the same, and to compare it takes less than to encode it. */
+const lastId = new Uint8Array(KEY_ID_BYTES)
+let lastText = 'A'.repeat((KEY_ID_BYTES * 4) / 3)
+
+function remember(read: Uint8Array): string {
+  for (let i = 0; i < KEY_ID_BYTES; i++) lastId[i] = read[OFFSET.keyId + i]!
+  lastText = toBase64url(lastId)
+  return lastText
 }
 
 export const headerLength = (suite: Suite): number => OFFSET.wrappedKey + suite.wrappedBytes
