@@ -1,6 +1,6 @@
 import { WaxsealError } from './errors.ts'
 
-export { fromBase64url, fromBase64urlShared, readUtf8, toBase64url, writeUtf8 } from '#codecs'
+export { fromBase64url, fromBase64urlShared, partOf, readUtf8, toBase64url, writeUtf8 } from '#codecs'
 
 const encoder = new TextEncoder()
 

@@ -1,5 +1,5 @@
 import * as portable from './portable.ts'
-import { beginningsOf } from './views.ts'
+import { viewsOf } from './views.ts'
 
 /**
  * Text ↔ bytes by the codecs behind Node's Buffer where there is one: they work on any Uint8Array and are an order of
@@ -56,12 +56,14 @@ export function fromBase64url(text: string, from = 0): Uint8Array | undefined {
 }
 
 const shared = new Uint8Array(1024)
-const beginning = beginningsOf(shared)
+const views = viewsOf(shared)
+
+export const partOf: typeof portable.partOf = views.part
 
 export function fromBase64urlShared(text: string, from: number): Uint8Array | undefined {
   const length = decodedLength(text.length - from)
   if (!native || length > shared.length) return fromBase64url(text, from)
-  const out = beginning(length)
+  const out = views.beginning(length)
   return decode(native, text, from, out) ? out : undefined
 }
 

@@ -68,5 +68,8 @@ export function fromBase64url(text: string, from = 0): Uint8Array | undefined {
   return out
 }
 
+/** The bytes from `from` to before `to`: a view, which is kept for those of {@link fromBase64urlShared}. */
+export const partOf = (bytes: Uint8Array, from: number, to: number): Uint8Array => bytes.subarray(from, to)
+
 /** {@link fromBase64url} into bytes that the next call may overwrite: for what is opened at once. */
 export const fromBase64urlShared: (text: string, from: number) => Uint8Array | undefined = fromBase64url

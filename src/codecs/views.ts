@@ -1,5 +1,20 @@
-/** Gives the first bytes of shared ones and keeps each view, by its length: a view takes longer to make than to read. */
-export function beginningsOf(shared: Uint8Array): (length: number) => Uint8Array {
-  const kept: Uint8Array[] = []
-  return (length) => (kept[length] ??= shared.subarray(0, length))
+/** Views of shared bytes, each made once and kept: one takes longer to make than a short value to read. */
+export interface Views {
+  /** The first `length` bytes. */
+  beginning(length: number): Uint8Array
+  /** The bytes from `from` to before `to` of what {@link beginning} gave; of any other bytes, a new view. */
+  part(bytes: Uint8Array, from: number, to: number): Uint8Array
+}
+
+export function viewsOf(shared: Uint8Array): Views {
+  const beginnings: Uint8Array[] = []
+  const parts: Uint8Array[][] = []
+  return {
+    beginning: (length) => (beginnings[length] ??= shared.subarray(0, length)),
+    part(bytes, from, to) {
+      if (beginnings[bytes.length] !== bytes) return bytes.subarray(from, to)
+      const behind = (parts[from] ??= [])
+      return (behind[to] ??= shared.subarray(from, to))
+    },
+  }
 }

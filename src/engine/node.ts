@@ -1,6 +1,6 @@
 import { hchacha } from '@noble/ciphers/chacha.js'
-import { copyBytes, expectBytes, wipe } from '../bytes.ts'
-import { beginningsOf } from '../codecs/views.ts'
+import { copyBytes, expectBytes, partOf, wipe } from '../bytes.ts'
+import { viewsOf } from '../codecs/views.ts'
 import { type Aead, type AeadName, alive, type Engine, type FillRandom, type KeyWrap, sealNew } from './engine.ts'
 import { type Blocks, unwrapMany, wrapMany } from './key-wrap.ts'
 import { randomPool, unpooled } from './random.ts'
@@ -79,7 +79,7 @@ export function nodeEngine(crypto: NodeCrypto, fillRandom?: FillRandom): Engine 
       const decipher = crypto.createDecipheriv('aes-256-gcm', key, nonce, GCM_OPTIONS)
       decipher.setAAD(aad)
       decipher.setAuthTag(tag)
-      return finish(decipher, decipher.update(sealed.subarray(bodyAt, end)))
+      return finish(decipher, decipher.update(partOf(sealed, bodyAt, end)))
     }
 
     destroy(): void {
@@ -205,7 +205,7 @@ const DIGEST = 64
 function hmacSha512(crypto: NodeCrypto): Engine['hmacSha512'] {
   const outer = Buffer.alloc(BLOCK + DIGEST)
   const shortInner = new Uint8Array(BLOCK + 512)
-  const beginning = beginningsOf(shortInner)
+  const { beginning } = viewsOf(shortInner)
   return (key, parts) => {
     const short = key.length > BLOCK ? crypto.hash('sha512', key, 'buffer') : key
     let length = BLOCK
