@@ -34,7 +34,7 @@ export interface Effort {
 }
 
 export const FULL: Effort = { rounds: 151, roundMs: 20, processes: 61 }
-export const QUICK: Effort = { rounds: 41, roundMs: 8, processes: 21 }
+export const QUICK: Effort = { rounds: 61, roundMs: 8, processes: 21 }
 
 /**
  * Times both sides in rounds that alternate who goes first, so that a machine that slows down slows both. In µs per

@@ -31,9 +31,12 @@ const dataKey = Buffer.allocUnsafeSlow(32)
 const scratch = Buffer.allocUnsafeSlow(16_384)
 /** Parts of the scratch bytes, each view kept: a Buffer's takes five times as long to make as to read. */
 const views: Uint8Array[][] = []
-const part = (from: number, to: number): Uint8Array => {
-  const behind = (views[from] ??= [])
-  return (behind[to] ??= new Uint8Array(scratch.buffer, from, to - from))
+const part = (from: number, to: number): Uint8Array => views[from]?.[to] ?? keep(from, to)
+function keep(from: number, to: number): Uint8Array {
+  const view = new Uint8Array(scratch.buffer, from, to - from)
+  views[from] ??= []
+  views[from][to] = view
+  return view
 }
 const pool = Buffer.allocUnsafeSlow(NONCE * 341)
 let drawn = pool.length

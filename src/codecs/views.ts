@@ -9,12 +9,17 @@ export interface Views {
 export function viewsOf(shared: Uint8Array): Views {
   const beginnings: Uint8Array[] = []
   const parts: Uint8Array[][] = []
+  function keep(from: number, to: number): Uint8Array {
+    const part = shared.subarray(from, to)
+    parts[from] ??= []
+    parts[from][to] = part
+    return part
+  }
   return {
     beginning: (length) => (beginnings[length] ??= shared.subarray(0, length)),
     part(bytes, from, to) {
       if (beginnings[bytes.length] !== bytes) return bytes.subarray(from, to)
-      const behind = (parts[from] ??= [])
-      return (behind[to] ??= shared.subarray(from, to))
+      return parts[from]?.[to] ?? keep(from, to)
     },
   }
 }

@@ -5,7 +5,7 @@ import { type Encoding, fromStored, headerBeforeBody, KINDS, type Stored, sealSt
 import { decoderOf, type KeySource, type Keys, sourceOf } from '../envelope/keys.ts'
 import { config, typeName, WaxsealError } from '../errors.ts'
 import { checkMigrate, contextOf, idColumns, type Leaf, labelBytes, leafOf, type Row } from './compile.ts'
-import { idOf, located } from './located.ts'
+import { idOf, locate } from './located.ts'
 import { modeOf } from './migrate.ts'
 import { openedValue, plaintextOf } from './row.ts'
 import type { Field, IdFields, Migrate, Nullable, ValueOf } from './schema.ts'
@@ -132,7 +132,11 @@ export function cell<
     return (keys: Keys, value: T, context?: Row) => {
       const source = sourceOf(keys)
       const place = { field: column }
-      return located(subject, source, operation, context as Row, () => work(source, value, context), place)
+      try {
+        return work(source, value, context)
+      } catch (error) {
+        throw locate(error, subject, source, operation, context as Row, place)
+      }
     }
   }
 

@@ -13,7 +13,7 @@ export interface Subject {
   readonly ids: readonly IdColumn[]
 }
 
-/** Runs `work`; a failure learns table, field and row id, and listeners learn of it. */
+/** Runs `work`; a failure is {@link locate}d. On the hot path without this: its closures take 1 % of a record, 2 % of a cell. */
 export function located<T>(
   subject: Subject,
   keys: KeySource,
@@ -25,14 +25,26 @@ export function located<T>(
   try {
     return work(place)
   } catch (error) {
-    const id = idOf(subject, row)
-    const told = at(error, { table: subject.label, field: place.field, rowId: id })
-    if (WaxsealError.is(told)) {
-      const { code, field, keyId } = told
-      keys.emit({ type: 'failure', operation, code, table: subject.label, field, rowId: id, keyId })
-    }
-    throw told
+    throw locate(error, subject, keys, operation, row, place)
   }
+}
+
+/** The failure, which learns table, field and row id; listeners learn of it. */
+export function locate(
+  error: unknown,
+  subject: Subject,
+  keys: KeySource,
+  operation: string,
+  row: Row,
+  place: Place,
+): unknown {
+  const id = idOf(subject, row)
+  const told = at(error, { table: subject.label, field: place.field, rowId: id })
+  if (WaxsealError.is(told)) {
+    const { code, field, keyId } = told
+    keys.emit({ type: 'failure', operation, code, table: subject.label, field, rowId: id, keyId })
+  }
+  return told
 }
 
 /** The row's id for people; undefined where there is none or it is not canonical. */

@@ -13,7 +13,7 @@ import {
 import { decoderOf, type KeySource, type Operation } from '../envelope/keys.ts'
 import { config, WaxsealError } from '../errors.ts'
 import type { Row, Schema } from './compile.ts'
-import { idOf, located, type Place } from './located.ts'
+import { idOf, locate, type Place } from './located.ts'
 import { modeOf, openPlaintextRow, plaintextRow } from './migrate.ts'
 import { PACKED_AAD, packFields, unpackFields } from './packed.ts'
 import { isSealedField, openColumn, type RowKey, sealColumns } from './row.ts'
@@ -27,7 +27,8 @@ export type Draft = Record<string, unknown>
 
 /** Whole-row write: a new data key, every field sealed under it. */
 export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: Row | undefined): Draft {
-  return located(schema, keys, 'encrypt', row, (place) => {
+  const place: Place = { field: undefined }
+  try {
     expectRow(row)
     if (row[schema.envelope] != null) {
       throw new WaxsealError('SCHEMA', `"${schema.envelope}" is set: the row is encrypted already`)
@@ -38,7 +39,9 @@ export function encryptRow(schema: Schema, keys: KeySource, row: Row, context: R
     const canonical = contextBytes(schema, plain, context)
     if (modeOf(schema, keys) === 'prepare') return plaintextRow(schema, plain, place)
     return sealRow(schema, keys, plain, canonical, place)
-  })
+  } catch (error) {
+    throw locate(error, schema, keys, 'encrypt', row, place)
+  }
 }
 
 /** Seals a row that the caller made for it: the values are replaced where they stand. */
@@ -71,7 +74,12 @@ function withoutMoved(schema: Schema, row: Row): Draft {
 
 /** Opens the columns that are there. Null for the row of a left join that found nothing. */
 export function decryptRow(schema: Schema, keys: KeySource, row: Row, context: Row | undefined): Draft | null {
-  return located(schema, keys, 'decrypt', row, (place) => openRow(schema, keys, row, context, 'decrypt', place))
+  const place: Place = { field: undefined }
+  try {
+    return openRow(schema, keys, row, context, 'decrypt', place)
+  } catch (error) {
+    throw locate(error, schema, keys, 'decrypt', row, place)
+  }
 }
 
 export function openRow(
