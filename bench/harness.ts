@@ -55,7 +55,7 @@ export function duel({ name, budget, ours, limit, check }: Duel, { rounds, round
       // Never a full collection: rounds right after one were seen to be two to four times slower, on both sides.
       globalThis.gc?.({ type: 'minor' })
       run(sides[side], LEAD_IN)
-      times[side].push(run(sides[side], Math.ceil((roundMs * 1000) / best[side])))
+      times[side].push(run(sides[side], Math.ceil((roundMs * 1000) / Math.max(best[side], LEAST_US))))
     }
   }
   return compared({ name, unit: 'us', budget, better: 'lower' }, times.ours, times.limit)
@@ -88,6 +88,8 @@ function quantile(values: readonly number[], q: number): number {
 /** Calls that are not timed: the first ones after a collection take twice as long, on both sides. */
 const LEAD_IN = 20
 const WARM_UP_MS = 3000
+/** A clock may stand still for as long as a thousand calls take. */
+const LEAST_US = 0.5
 
 /**
  * Both sides by turns until five turns in a row bring neither a gain over 1 %: then the optimising compiler is done, also

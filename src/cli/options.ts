@@ -147,16 +147,24 @@ export function parse(args: readonly string[]): Given | undefined {
   }
 }
 
-/** A key id may begin with "-" as options do: 20 characters of base64url that name no option are put where none can stand. */
+/**
+ * A key id may begin with "-", as options do. 20 characters of base64url that do are put where no options can stand, or
+ * behind the "=" of --from; but not where an option waits for its value: what is meant there, nobody can tell.
+ */
 function withIdsApart(args: readonly string[]): readonly string[] {
-  const isId = (word: string) => /^-[\w-]{19}$/.test(word) && !Object.hasOwn(OPTIONS, word.slice(2))
-  const at = args.findIndex((word) => word === '--' || isId(word))
-  const id = args[at]
-  if (id === undefined || id === '--') return args
-  if (args[at - 1] === '--from') {
-    return [...args.slice(0, at - 1), `--from=${id}`, ...withIdsApart(args.slice(at + 1))]
+  const isId = (word: string) => /^-[\w-]{19}$/.test(word)
+  const takesValue = (word: string | undefined) =>
+    word === '-c' || (word?.startsWith('--') === true && OPTIONS[word.slice(2)]?.type === 'string')
+  const ids: string[] = []
+  const others: string[] = []
+  const end = args.includes('--') ? args.indexOf('--') : args.length
+  for (const word of args.slice(0, end)) {
+    if (!isId(word)) others.push(word)
+    else if (others.at(-1) === '--from') others.splice(-1, 1, `--from=${word}`)
+    else if (takesValue(others.at(-1))) others.push(word)
+    else ids.push(word)
   }
-  return [...args.slice(0, at), ...args.slice(at + 1), '--', id]
+  return [...others, '--', ...ids, ...args.slice(end + 1)]
 }
 
 function parsed(args: readonly string[], options: Shapes) {

@@ -69,9 +69,11 @@ const lastId = new Uint8Array(KEY_ID_BYTES)
 let lastText = 'A'.repeat((KEY_ID_BYTES * 4) / 3)
 
 function remember(read: Uint8Array): string {
+  const text = toBase64url(read, OFFSET.commitment, OFFSET.keyId)
+  // Nothing that could throw may stand between the two: another key's id would be taken for this one.
+  lastText = text
   for (let i = 0; i < KEY_ID_BYTES; i++) lastId[i] = read[OFFSET.keyId + i]!
-  lastText = toBase64url(lastId)
-  return lastText
+  return text
 }
 
 export const headerLength = (suite: Suite): number => OFFSET.wrappedKey + suite.wrappedBytes

@@ -10,6 +10,7 @@ describe('a key id that begins as options do', () => {
       ['incident', '--yes', id, '--reason', 'stolen'],
       ['incident', '--yes', '--reason', 'stolen', id],
       ['incident', '--yes', '--reason', 'stolen', '--', id],
+      ['incident', '--yes', '--reason', 'stolen', id, '--'],
     ]
     for (const args of all) {
       const given = parse(args)!
@@ -28,6 +29,12 @@ describe('a key id that begins as options do', () => {
     ['a command that takes none', ['status', ids[0]!]],
     ['a second one', ['retire', ids[0]!, ids[1]!]],
     ['in place of a reason', ['retire', 'A'.repeat(20), '--reason', ids[0]!]],
+    ['in place of a reason, before the key id', ['retire', '--reason', ids[0]!, 'A'.repeat(20)]],
+    ['in place of an actor', ['suspend', '--actor', ids[0]!, 'A'.repeat(20)]],
+    ['in place of a file', ['incident', '--list', ids[0]!, 'A'.repeat(20), '--yes', '--reason', 'x']],
+    ['in place of the configuration', ['suspend', '-c', ids[0]!, 'A'.repeat(20)]],
+    ['one before and one behind --', ['retire', ids[0]!, '--', ids[1]!]],
+    ['two that begin as short options do', ['retire', ids[0]!, ids[2]!]],
     ['a character too many', ['retire', `${ids[0]}x`]],
     ['a character too few', ['retire', ids[0]!.slice(0, -1)]],
   ])('%s: CONFIG', (_, args) => {

@@ -243,4 +243,18 @@ describe('a row', () => {
     expect([stored, opened].map((row) => Object.getPrototypeOf(row))).toEqual([Object.prototype, Object.prototype])
     expect(opened).toEqual({ id: 1, a: 'x' })
   })
+
+  it.each(['columns', 'packed'] as const)(
+    'is read once, and its symbols stay behind when it is opened in %s',
+    (shape) => {
+      const one = records('t', { id: { id: int() }, shape, fields: { a: text() } })
+      const stored = one.encrypt(keys, { id: 1, a: 'x' })
+      let reads = 0
+      const envelope = { get: () => (reads++ === 0 ? stored.envelope : undefined), enumerable: true }
+      const row = Object.defineProperties({ ...stored, [Symbol('origin')]: 'a cache' }, { envelope })
+      const opened = one.decrypt(keys, row)
+      expect(opened).toEqual({ id: 1, a: 'x' })
+      expect([reads, Object.getOwnPropertySymbols(opened)]).toEqual([1, []])
+    },
+  )
 })
