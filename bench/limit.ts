@@ -28,7 +28,14 @@ export const unwrapKey = (kek: Kek, wrapped: Uint8Array): Buffer =>
   createDecipheriv('id-aes256-wrap', kek, KEY_WRAP_IV).update(wrapped)
 
 const dataKey = Buffer.allocUnsafeSlow(32)
-const scratch = Buffer.allocUnsafeSlow(16_384)
+/** Codecs that node:buffer's own functions end in; nothing promises that they stay. */
+interface Codecs {
+  base64urlWrite(text: string, at: number): number
+  base64urlSlice(from: number, to: number): string
+  utf8Slice(from: number, to: number): string
+}
+const direct = (bytes: Buffer): Buffer & Codecs => bytes as Buffer & Codecs
+const scratch = direct(Buffer.allocUnsafeSlow(16_384))
 /** Parts of the scratch bytes, each view kept: a Buffer's takes five times as long to make as to read. */
 const views: Uint8Array[][] = []
 const part = (from: number, to: number): Uint8Array => views[from]?.[to] ?? keep(from, to)
@@ -40,6 +47,9 @@ function keep(from: number, to: number): Uint8Array {
 }
 const pool = Buffer.allocUnsafeSlow(NONCE * 341)
 let drawn = pool.length
+
+/** For one value bytes cost less than a KeyObject, but for Node from 24.21 on, where they cost ten microseconds more. */
+const oneValueKey = Number.parseInt(process.versions.node, 10) < 24 ? (key: Buffer) => key : createSecretKey
 
 /** Copied here for OpenSSL, which copies them again: a view takes longer to make. */
 const iv = new Uint8Array(NONCE)
@@ -54,7 +64,7 @@ function drawNonce(at: number): void {
 }
 
 /** Writes nonce ‖ ciphertext ‖ tag into the scratch buffer from `at` on, and gives its end. */
-function sealAt(at: number, key: KeyObject, value: string, aad: Uint8Array): number {
+function sealAt(at: number, key: KeyObject | Buffer, value: string, aad: Uint8Array): number {
   drawNonce(at)
   const cipher = createCipheriv('aes-256-gcm', key, iv, GCM)
   cipher.setAAD(aad)
@@ -67,22 +77,22 @@ function sealAt(at: number, key: KeyObject, value: string, aad: Uint8Array): num
 }
 
 const seal = (key: KeyObject, value: string, aad: Uint8Array): string =>
-  scratch.toString('base64url', 0, sealAt(0, key, value, aad))
+  scratch.base64urlSlice(0, sealAt(0, key, value, aad))
 
 /** Decodes into the scratch buffer, and gives the end. */
-const decode = (text: string): number => scratch.write(text, 'base64url')
+const decode = (text: string): number => scratch.base64urlWrite(text, 0)
 
 /** Opens what stands in the scratch buffer. */
-function openAt(at: number, end: number, key: KeyObject, aad: Uint8Array): string {
+function openAt(at: number, end: number, key: KeyObject | Buffer, aad: Uint8Array): string {
   const tagAt = end - TAG
   for (let i = 0; i < NONCE; i++) iv[i] = scratch[at + i]!
   for (let i = 0; i < TAG; i++) tag[i] = scratch[tagAt + i]!
   const decipher = createDecipheriv('aes-256-gcm', key, iv, GCM)
   decipher.setAAD(aad)
   decipher.setAuthTag(tag)
-  const text = decipher.update(part(at + NONCE, tagAt))
+  const text = direct(decipher.update(part(at + NONCE, tagAt)))
   decipher.final()
-  return text.toString()
+  return text.utf8Slice(0, text.length)
 }
 
 const open = (key: KeyObject, sealed: string, aad: Uint8Array): string => openAt(0, decode(sealed), key, aad)
@@ -135,12 +145,12 @@ export function decryptCustomer(kek: Kek, row: StoredCustomer): Customer {
 export function encryptNote(kek: Kek, text: string): string {
   randomFillSync(dataKey)
   scratch.set(wrapKey(kek, dataKey), 0)
-  return scratch.toString('base64url', 0, sealAt(WRAPPED, createSecretKey(dataKey), text, AAD.note))
+  return scratch.base64urlSlice(0, sealAt(WRAPPED, oneValueKey(dataKey), text, AAD.note))
 }
 
 export function decryptNote(kek: Kek, cell: string): string {
   const end = decode(cell)
-  return openAt(WRAPPED, end, createSecretKey(unwrapKey(kek, part(0, WRAPPED))), AAD.note)
+  return openAt(WRAPPED, end, oneValueKey(unwrapKey(kek, part(0, WRAPPED))), AAD.note)
 }
 
 /** The data key of a cell, for those who keep it. */
