@@ -111,8 +111,8 @@ function warmUp(ours: () => unknown, limit: () => unknown): { readonly ours: num
 let sink: unknown
 
 /**
- * µs per call, of processor time: what neighbours on a shared machine take is not counted, what our garbage costs the
- * collector's threads is.
+ * µs per call, of processor time: what neighbours on a shared machine take is not counted, what the collector's threads do
+ * meanwhile is.
  */
 function run(call: () => unknown, calls: number): number {
   const start = process.cpuUsage()
