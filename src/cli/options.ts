@@ -164,7 +164,7 @@ function withIdsApart(args: readonly string[]): readonly string[] {
     else if (takesValue(others.at(-1))) others.push(word)
     else ids.push(word)
   }
-  return [...others, '--', ...ids, ...args.slice(end + 1)]
+  return ids.length === 0 ? [...others, ...args.slice(end)] : [...others, '--', ...ids, ...args.slice(end + 1)]
 }
 
 function parsed(args: readonly string[], options: Shapes) {

@@ -70,9 +70,10 @@ let lastText = 'A'.repeat((KEY_ID_BYTES * 4) / 3)
 
 function remember(read: Uint8Array): string {
   const text = toBase64url(read, OFFSET.commitment, OFFSET.keyId)
-  // Nothing that could throw may stand between the two: another key's id would be taken for this one.
+  const id = fromBase64url(text)! // not read once more: shared memory may have changed meanwhile
+  // Nothing that could throw may stand between these: another key's id would be taken for this one.
   lastText = text
-  for (let i = 0; i < KEY_ID_BYTES; i++) lastId[i] = read[OFFSET.keyId + i]!
+  for (let i = 0; i < KEY_ID_BYTES; i++) lastId[i] = id[i]!
   return text
 }
 

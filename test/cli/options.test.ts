@@ -40,4 +40,8 @@ describe('a key id that begins as options do', () => {
   ])('%s: CONFIG', (_, args) => {
     expect(() => parse(args)).toThrow(expect.objectContaining({ code: 'CONFIG' }))
   })
+
+  it('or not, an option without its value is told to be so', () => {
+    expect(() => parse(['retire', 'A'.repeat(20), '--reason'])).toThrow(/'--reason <value>' argument missing/)
+  })
 })
